@@ -1,0 +1,34 @@
+"""What a service is, and how it tells its health."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+State = Literal["ok", "starting", "degraded", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """State of a service and one plain sentence about it."""
+
+    state: State
+    detail: str = ""
+
+
+class Service(Protocol):
+    """A part of the stack that a worker process hosts. It knows the others only through the bus."""
+
+    name: str
+
+    async def start(self) -> None:
+        """Acquire what the service needs and begin to serve; raise TvopsError where that fails."""
+
+    async def stop(self) -> None:
+        """Finish what was taken on, then let go of everything. Called once, also after a failed start."""
+
+    def health(self) -> Health:
+        """Tell the present state; never blocks."""
+
+    def stats(self) -> dict[str, float | int | str]:
+        """Give the figures that the status line and `/stats` show; never blocks."""
