@@ -85,7 +85,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     segment_seconds: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 10  # length of a market stream segment
     results_ttl_seconds: Annotated[int, msgspec.Meta(ge=10)] = 600  # how long results stay in their stream
     slow_client_threshold: Positive = 10  # conflations in a row after which a session is dropped
-    session_buffer_kb: Annotated[int, msgspec.Meta(ge=16, le=65_536)] = 1024  # unsent bytes that a session may hold
+    session_buffer_kb: Annotated[int, msgspec.Meta(ge=16, le=65_536)] = (
+        1024  # unsent bytes that a session may hold
+    )
     stats_interval_seconds: Seconds = 30.0  # how often the stream statistics are logged
 
     @property
