@@ -17,6 +17,15 @@ ALL_INSTRUMENTS = 0xFFFF
 ALL_ACCOUNTS = 0xFFFFFFFF
 """`account` of a command that is meant for every account."""
 
+MIRROR_MAKER, MIRROR_TAKER = 1, 2
+"""Accounts of the mirror of an external market."""
+
+SIM_ACCOUNTS = range(10, 90)
+"""Accounts of the agents of the simulated market."""
+
+FIRST_USER_ACCOUNT = 100
+"""Accounts below are liquidity accounts of tvops itself; the first user account needs no key on loopback."""
+
 CLIENT_ID_SIZE = 36
 """Longest client order id in bytes: a UUID in its usual spelling."""
 
@@ -32,7 +41,7 @@ class Kind(IntEnum):
     KILL = 6  # `account` (or ALL_ACCOUNTS): `quantity` 1 cancels everything and refuses new orders, 0 lifts it
     HALT = 7  # `instrument`: `quantity` 1 refuses new orders, 0 lifts it
     CLOCK = 8  # time passes (expiries)
-    DEFINE = 9  # an instrument comes to be: its ladder runs from tick `price` over `quantity` ticks
+    DEFINE = 9  # an instrument comes to be: ladder from tick `price` over `quantity` ticks, `order_id` its scale digest
 
 
 class Side(IntEnum):
