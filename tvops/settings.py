@@ -88,6 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     session_buffer_kb: Annotated[int, msgspec.Meta(ge=16, le=65_536)] = (
         1024  # unsent bytes that a session may hold
     )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"  # least important log lines to show
     stats_interval_seconds: Seconds = 30.0  # how often the stream statistics are logged
 
     @property

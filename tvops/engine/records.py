@@ -41,7 +41,7 @@ class Kind(IntEnum):
     KILL = 6  # `account` (or ALL_ACCOUNTS): `quantity` 1 cancels everything and refuses new orders, 0 lifts it
     HALT = 7  # `instrument`: `quantity` 1 refuses new orders, 0 lifts it
     CLOCK = 8  # time passes (expiries)
-    DEFINE = 9  # an instrument comes to be: ladder from tick `price` over `quantity` ticks, `order_id` its scale digest
+    DEFINE = 9  # an instrument comes to be: ladder of `quantity` ticks from `price`; `order_id`: scale digest
 
 
 class Side(IntEnum):

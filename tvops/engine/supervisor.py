@@ -1,0 +1,272 @@
+"""The supervisor: owns the data directory, the embedded servers and the worker processes.
+
+It imports neither numba nor the services, so that it stays small, and talks to each worker over the worker's
+standard streams (see `worker.py`). A worker that dies is restarted after a back-off that doubles from 0.1 s to
+5 s and starts anew once the worker was up for 30 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import psutil
+
+from tvops.engine.bus.servers import EmbeddedServers
+from tvops.errors import HeldError, TvopsError
+from tvops.settings import Settings
+
+WORKER_STOP_SECONDS = {"market": 1.8, "engine": 2.2}
+BACKOFF_FIRST, BACKOFF_MOST, STABLE_SECONDS = 0.1, 5.0, 30.0
+MAX_LINE_BYTES = 1 << 20
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerStatus(msgspec.Struct):
+    """A status line of a worker, as read (the writer's side is `worker.Status`)."""
+
+    pid: int
+    ready: bool
+    services: dict[str, tuple[str, str]] = {}
+    stats: dict[str, dict[str, float | int | str]] = {}
+    fatal: str = ""
+
+
+@dataclass
+class Worker:
+    """One worker process and what is known of it."""
+
+    name: str
+    process: asyncio.subprocess.Process | None = None
+    status: WorkerStatus | None = None
+    status_time: float = 0.0
+    restarts: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the process is up and its newest status, not older than 5 s, says so."""
+        fresh = time.monotonic() - self.status_time < 5.0
+        return self.process is not None and self.status is not None and self.status.ready and fresh
+
+
+class DataDirectory:
+    """The data directory, held by one supervisor at a time (an flock, so that a crash lets go of it)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO | None = None
+
+    def acquire(self, about: str) -> None:
+        """Make and lock the directory; raise HeldError naming the holder, TvopsError if it cannot be made."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = open(self.path / "serve.lock", "a+b")  # noqa: SIM115, PTH123 - held until release
+        except OSError as error:
+            raise TvopsError(
+                f"data directory {self.path}: {error.strerror}; choose another with --data-dir"
+            ) from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            holder = file.read(200).decode(errors="replace").strip()
+            file.close()
+            raise HeldError(
+                f"data directory {self.path} is held by {holder or 'another process'}; "
+                "stop it, or choose another directory with --data-dir"
+            ) from None
+        file.truncate(0)
+        file.write(f"tvops serve, pid {os.getpid()}, {about}".encode())
+        file.flush()
+        self._file = file
+
+    def release(self) -> None:
+        """Let go of the directory."""
+        if self._file is not None:
+            self._file.truncate(0)
+            self._file.close()
+            self._file = None
+
+
+class Supervisor:
+    """Runs the stack of one `Settings` until it is told to stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.directory = DataDirectory(settings.data_path)
+        self.servers = EmbeddedServers(settings)
+        self.workers = [Worker(name) for name in ("engine", "market") if name in settings.services]
+        self.fatal = ""
+        self.started = time.monotonic()
+        self._stop = asyncio.Event()
+        self._urls: dict[str, str] = {}
+
+    def request_stop(self) -> None:
+        """Ask `run` to end; safe to call from a signal handler, and more than once."""
+        self._stop.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether every worker serves."""
+        return all(worker.ready for worker in self.workers)
+
+    async def run(self) -> None:
+        """Start everything, watch over it, and end it cleanly.
+
+        Raises:
+            TvopsError: the stack cannot start or go on, and a restart of a part does not help.
+        """
+        settings = self.settings
+        self.directory.acquire(f"http://{settings.host}:{settings.gateway_port} and :{settings.market_port}")
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            self._check_ports()
+            self._urls = await self.servers.start()
+            tasks = [asyncio.create_task(self._keep_running(worker)) for worker in self.workers]
+            tasks.append(asyncio.create_task(self.servers.supervise()))
+            stopped = asyncio.create_task(self._stop.wait())
+            await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            for task in tasks:
+                if task.done() and not task.cancelled() and (error := task.exception()):
+                    raise error
+        finally:
+            self._stop.set()
+            await self._stop_workers()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.servers.stop()
+            self.directory.release()
+        if self.fatal:
+            raise TvopsError(self.fatal)
+
+    def _check_ports(self) -> None:
+        ports = {"engine": self.settings.gateway_port, "market": self.settings.market_port}
+        if len(self.settings.services) == 2 and ports["engine"] == ports["market"]:
+            raise HeldError(f"gateway_port and market_port are both {ports['engine']}; give each its own")
+        for worker in self.workers:
+            port = ports[worker.name]
+            option = "--gateway-port" if worker.name == "engine" else "--market-port"
+            family = socket.AF_INET6 if ":" in self.settings.host else socket.AF_INET
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((self.settings.host, port))
+                except OSError as error:
+                    address = f"{self.settings.host}:{port}"
+                    raise HeldError(
+                        f"cannot listen on {address}: {error.strerror}; choose another with {option}"
+                    ) from None
+
+    async def _keep_running(self, worker: Worker) -> None:
+        backoff = BACKOFF_FIRST
+        while not self._stop.is_set():
+            worker.started = time.monotonic()
+            code = await self._run_once(worker)
+            if self._stop.is_set():
+                return
+            if worker.status is not None and worker.status.fatal:
+                self.fatal = worker.status.fatal
+                self._stop.set()
+                return
+            if time.monotonic() - worker.started > STABLE_SECONDS:
+                backoff = BACKOFF_FIRST
+            worker.status = None
+            worker.restarts += 1
+            logger.warning("worker %s ended with %s; restarting it in %.1f s", worker.name, _exit(code), backoff)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), backoff)
+            backoff = min(backoff * 2, BACKOFF_MOST)
+
+    async def _run_once(self, worker: Worker) -> int:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tvops.engine.worker", worker.name,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            start_new_session=True, limit=MAX_LINE_BYTES,
+        )  # fmt: skip
+        worker.process = process
+        assert process.stdin is not None
+        configuration = {"settings": self.settings, "urls": self._urls}
+        process.stdin.write(msgspec.json.encode(configuration) + b"\n")
+        await asyncio.gather(self._read_status(worker, process), _pass_on_log(process))
+        code = await process.wait()
+        worker.process = None
+        return code
+
+    async def _read_status(self, worker: Worker, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        while line := await _read_line(process.stdout):
+            try:
+                worker.status = msgspec.json.decode(line, type=WorkerStatus)
+                worker.status_time = time.monotonic()
+            except msgspec.DecodeError:
+                logger.warning("worker %s printed: %s", worker.name, line[:200].decode(errors="replace").strip())
+
+    async def _stop_workers(self) -> None:
+        """End the workers one after the other, market data first, so that its last commands are still taken."""
+        for worker in sorted(self.workers, key=lambda w: list(WORKER_STOP_SECONDS).index(w.name)):
+            process = worker.process
+            if process is None:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(process.wait(), WORKER_STOP_SECONDS[worker.name])
+            except TimeoutError:
+                logger.warning("worker %s did not stop in time and was killed", worker.name)
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+
+    def memory_bytes(self) -> int:
+        """Give the proportional set size (shared pages counted once) of every process of the stack."""
+        total = 0
+        pids = [os.getpid(), *(w.process.pid for w in self.workers if w.process), *self.servers.pids()]
+        for pid in pids:
+            total += _pss(pid)
+        return total
+
+
+def _pss(pid: int) -> int:
+    """Read the proportional set size of a process (proc(5), smaps_rollup); its RSS where that is not allowed."""
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        with contextlib.suppress(psutil.Error):
+            return int(psutil.Process(pid).memory_info().rss)
+    return 0
+
+
+def _exit(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+async def _read_line(stream: asyncio.StreamReader) -> bytes:
+    try:
+        return await stream.readline()
+    except ValueError:  # a line over the limit: asyncio has dropped it
+        return b"\n"
+
+
+async def _pass_on_log(process: asyncio.subprocess.Process) -> None:
+    """Hand the worker's log lines to our stderr, which a live status line may be guarding."""
+    assert process.stderr is not None
+    while line := await _read_line(process.stderr):
+        sys.stderr.write(line.decode(errors="replace"))
+        sys.stderr.flush()

@@ -1,0 +1,174 @@
+"""A worker process: hosts the services of one name (`engine` or `market`) for the supervisor.
+
+The supervisor talks to it over its standard streams: one JSON line with the settings and the server URLs
+comes in on stdin (so that secrets are neither in argv nor in the environment), and stdin stays open: when
+it closes, the supervisor is gone and the worker ends. One JSON status line per half second goes out on stdout.
+Logs go to stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from tvops.engine.bus.roles import Bus
+from tvops.engine.instruments import load_instruments
+from tvops.engine.services import Service
+from tvops.engine.telemetry.logs import set_up_logging
+from tvops.errors import FencedError, HeldError, RefusedError, TvopsError, UsageError
+from tvops.settings import Settings
+
+STATUS_INTERVAL = 0.5
+MAX_CONFIGURATION_BYTES = 1 << 20
+FATAL = (UsageError, RefusedError, HeldError, FencedError)
+"""Errors that a restart of the worker cannot mend."""
+
+logger = logging.getLogger(__name__)
+
+
+class Configuration(msgspec.Struct):
+    """What the supervisor sends first."""
+
+    settings: Settings
+    urls: dict[str, str]
+
+
+class Status(msgspec.Struct):
+    """One status line of a worker."""
+
+    pid: int
+    ready: bool
+    services: dict[str, tuple[str, str]] = {}  # name -> health state, detail
+    stats: dict[str, dict[str, float | int | str]] = {}
+    fatal: str = ""  # why the worker ends and must not be restarted
+
+
+def build_services(name: str, settings: Settings, bus: Bus) -> list[Service]:
+    """Make the services of the worker ``name``, in the order in which they start."""
+    table = load_instruments(Path(settings.instruments) if settings.instruments else None)
+    if name == "engine":
+        from tvops.engine.gateway.service import GatewayService
+        from tvops.engine.ledger.service import EngineService
+
+        engine = EngineService(settings, bus, table)
+        return [engine, GatewayService(settings, bus, engine)]
+    from tvops.engine.feeds.sim import SimService
+    from tvops.engine.market.mirror import MirrorService
+    from tvops.engine.market.price import PriceService, make_feed
+    from tvops.engine.stream.service import StreamService
+
+    price = PriceService(settings, bus, table, make_feed(settings, table, bus))
+    services: list[Service] = [price]
+    if settings.feed == "sim":
+        services.append(SimService(settings, bus, table))
+    elif settings.feed.startswith("replay:") and settings.mirror:
+        services.append(MirrorService(settings, bus, table, price))
+    services.append(StreamService(settings, bus, table, health_sources=tuple(services)))
+    return services
+
+
+def collect_status(services: list[Service], ready: bool) -> Status:
+    """Put the health and the figures of all services into one status."""
+    health = {service.name: service.health() for service in services}
+    return Status(
+        pid=os.getpid(),
+        ready=ready and all(h.state in ("ok", "degraded") for h in health.values()),
+        services={name: (h.state, h.detail) for name, h in health.items()},
+        stats={service.name: service.stats() for service in services},
+    )
+
+
+def _write_status(status: Status) -> None:
+    os.write(sys.stdout.fileno(), msgspec.json.encode(status) + b"\n")
+
+
+async def _report(services: list[Service], stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        try:
+            _write_status(collect_status(services, ready=True))
+        except BlockingIOError:
+            pass  # the supervisor is busy: the next line tells the same
+        except OSError:
+            stop.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), STATUS_INTERVAL)
+
+
+async def _watch_supervisor(stop: asyncio.Event) -> None:
+    """End with the supervisor: its end of stdin closes when it dies, however it dies."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+    stop.set()
+
+
+async def serve(name: str, configuration: Configuration) -> None:
+    """Run the services until SIGTERM, or until the supervisor is gone."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, stop.set)
+    watcher = asyncio.create_task(_watch_supervisor(stop))
+    bus = await Bus.connect(configuration.settings, configuration.urls)
+    services = build_services(name, configuration.settings, bus)
+    started: list[Service] = []
+    try:
+        for service in services:
+            if stop.is_set():
+                break
+            started.append(service)
+            await service.start()
+        gc.collect()
+        gc.freeze()
+        await _report(services, stop)
+    finally:
+        for service in reversed(started):
+            begun = time.monotonic()
+            await service.stop()
+            logger.info("%s stopped in %.2f s", service.name, time.monotonic() - begun)
+        await bus.close()
+        watcher.cancel()
+
+
+def _read_line(descriptor: int) -> bytes:
+    """Read one line without taking anything behind it out of the pipe."""
+    line = bytearray()
+    while not line.endswith(b"\n") and len(line) < MAX_CONFIGURATION_BYTES:
+        byte = os.read(descriptor, 1)
+        if not byte:
+            break
+        line += byte
+    return bytes(line)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the worker ``arguments[0]``; give 0 after a clean stop, the error's exit code otherwise."""
+    name = arguments[0]
+    configuration = msgspec.json.decode(_read_line(sys.stdin.fileno()), type=Configuration)
+    set_up_logging(configuration.settings.log_level, name)
+    os.set_blocking(sys.stdout.fileno(), False)
+    # The default young generation of 700 objects makes the collector run thousands of times a second under load.
+    gc.set_threshold(50_000, 20, 50)
+    try:
+        uvloop.run(serve(name, configuration))
+    except TvopsError as error:
+        logger.error("%s", error)
+        fatal = str(error) if isinstance(error, FATAL) else ""
+        with contextlib.suppress(OSError):
+            _write_status(Status(pid=os.getpid(), ready=False, fatal=fatal))
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

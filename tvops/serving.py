@@ -1,0 +1,142 @@
+"""What `tvops serve` shows: addresses, readiness and the live status line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from typing import Any
+
+import msgspec
+
+from tvops.engine.supervisor import Supervisor
+from tvops.settings import Settings
+
+LIVE_INTERVAL = 0.5
+PLAIN_INTERVAL = 5.0
+STARTING_INTERVAL = 1.0
+
+
+def run_stack(settings: Settings, as_json: bool) -> int:
+    """Run the stack until a signal ends it; give 0 after a clean stop."""
+    return asyncio.run(_run(settings, as_json))
+
+
+async def _run(settings: Settings, as_json: bool) -> int:
+    supervisor = Supervisor(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, supervisor.request_stop)
+    screen = asyncio.create_task(_show(supervisor, as_json))
+    try:
+        await supervisor.run()
+    finally:
+        screen.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await screen
+    if not as_json:
+        _say("stopped; nothing was lost")
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def addresses(settings: Settings) -> list[str]:
+    """Give the lines that say where everything is."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    gateway, market = f"{host}:{settings.gateway_port}", f"{host}:{settings.market_port}"
+    lines = []
+    if "engine" in settings.services:
+        lines += [
+            f"chart and orders  http://{gateway}/",
+            f"order API         http://{gateway}/docs  ws://{gateway}/ws",
+        ]
+    if "market" in settings.services:
+        lines.append(f"market data       ws://{market}/ws  http://{market}/stats")
+    return [*lines, f"data directory    {settings.data_path}"]
+
+
+def figures(supervisor: Supervisor) -> dict[str, Any]:
+    """Gather what the status line shows; a figure that no service reports is None."""
+    stats: dict[str, dict[str, Any]] = {}
+    services: dict[str, str] = {}
+    for worker in supervisor.workers:
+        if worker.status is not None:
+            stats.update(worker.status.stats)
+            services.update({name: state for name, (state, _) in worker.status.services.items()})
+
+    def figure(service: str, key: str) -> Any:
+        return stats.get(service, {}).get(key)
+
+    sessions = [figure(name, "sessions") for name in ("gateway", "stream")]
+    return {
+        "time": time.time(),
+        "ready": supervisor.ready,
+        "feed": figure("price", "feed"),
+        "feed_state": figure("price", "feed_state"),
+        "ticks_per_s": figure("price", "ticks_per_s"),
+        "orders_per_s": figure("engine", "orders_per_s"),
+        "sessions": sum(s for s in sessions if s is not None) if any(s is not None for s in sessions) else None,
+        "order_p99_ms": figure("engine", "reply_p99_ms"),
+        "tick_p99_ms": figure("stream", "send_p99_ms"),
+        "memory_mb": round(supervisor.memory_bytes() / 1e6, 1),
+        "restarts": sum(worker.restarts for worker in supervisor.workers),
+        "services": services,
+    }
+
+
+def status_line(values: dict[str, Any]) -> str:
+    """Write the figures as one line; what is not known shows as a dash."""
+
+    def number(key: str, form: str) -> str:
+        return "-" if values[key] is None else format(values[key], form)
+
+    troubled = [f"{name} {state}" for name, state in values["services"].items() if state != "ok"]
+    return " | ".join(
+        [
+            "ready" if values["ready"] else "starting",
+            f"feed {values['feed'] or '-'} {values['feed_state'] or ''}".rstrip(),
+            f"{number('ticks_per_s', ',.0f')} ticks/s",
+            f"{number('orders_per_s', ',.0f')} orders/s",
+            f"{number('sessions', 'd')} sessions",
+            f"p99 order {number('order_p99_ms', '.2f')} ms, tick {number('tick_p99_ms', '.2f')} ms",
+            f"{values['memory_mb']:.0f} MB",
+            *([f"{values['restarts']} restarts"] if values["restarts"] else []),
+            *troubled,
+        ]
+    )
+
+
+async def _show(supervisor: Supervisor, as_json: bool) -> None:
+    if not as_json:
+        for line in addresses(supervisor.settings):
+            _say(line)
+    if sys.stdout.isatty() and not as_json:
+        await _show_live(supervisor)
+        return
+    told_ready = False
+    while True:
+        values = figures(supervisor)
+        if values["ready"] and not told_ready and not as_json:
+            _say(f"ready after {time.monotonic() - supervisor.started:.1f} s")
+        told_ready = told_ready or values["ready"]
+        _say(msgspec.json.encode(values).decode() if as_json else status_line(values))
+        await asyncio.sleep(PLAIN_INTERVAL if told_ready else STARTING_INTERVAL)
+
+
+async def _show_live(supervisor: Supervisor) -> None:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(), refresh_per_second=4, transient=True) as live:
+        while True:
+            values = figures(supervisor)
+            style = "green" if values["ready"] else "yellow"
+            live.update(Text(status_line(values), style=style, no_wrap=True, overflow="ellipsis"), refresh=True)
+            await asyncio.sleep(LIVE_INTERVAL)
