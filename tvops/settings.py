@@ -22,7 +22,7 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
 
-SERVICES = ("engine", "market")
+SERVICES: tuple[Literal["engine", "market"], ...] = ("engine", "market")
 
 ENVIRONMENT_ALIASES = {
     "REDIS_MAX_CONNECTIONS": "redis_max_connections",

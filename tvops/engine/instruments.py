@@ -162,7 +162,7 @@ def load_instruments(path: Path | None = None) -> InstrumentTable:
         raise UsageError(f"instruments file {path}: {' '.join(str(error).split())}") from None
     if not 1 <= len(rows) <= MAX_INSTRUMENTS:
         raise UsageError(f"instruments file {path}: has {len(rows)} instruments, needs 1 to {MAX_INSTRUMENTS}")
-    table = []
+    table: list[Instrument] = []
     for index, row in enumerate(rows):
         if any(i.symbol == row.symbol for i in table):
             raise UsageError(f"instruments file {path}: symbol {row.symbol} stands twice")
