@@ -1,0 +1,117 @@
+"""Kills real processes under order load: what was acknowledged is there afterwards, once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.stack import Stack
+
+pytestmark = pytest.mark.timeout(180)
+
+
+class Load:
+    """Sends orders without pause and remembers which client order ids were acknowledged, with which order id."""
+
+    def __init__(self, stack: Stack, prefix: str) -> None:
+        self.stack = stack
+        self.prefix = prefix
+        self.acknowledged: dict[str, str] = {}
+        self.sent: list[str] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self.stack.gateway, timeout=3) as client:
+            number = 0
+            while not self._stop.is_set():
+                client_id = f"{self.prefix}-{number}"
+                number += 1
+                self.sent.append(client_id)
+                body = {
+                    "symbol": "ETH-USDT", "side": "buy", "order_type": "limit", "quantity": "0.001",
+                    "price": f"{1000 + number % 500}", "client_order_id": client_id,
+                }  # fmt: skip
+                try:
+                    response = client.post("/v1/orders", json=body)
+                except httpx.HTTPError:
+                    time.sleep(0.02)
+                    continue
+                if response.status_code in (200, 201):
+                    self.acknowledged[client_id] = response.json()["order_id"]
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def check(stack: Stack, load: Load) -> None:
+    """Every acknowledged order is there once, under its id; a re-sent one is answered with the first answer."""
+    listed: dict[str, list[str]] = {}
+    before = None
+    while page := stack.orders(limit=1000, **({"before": before} if before else {})):
+        for order in page:
+            listed.setdefault(order["client_order_id"], []).append(order["order_id"])
+        before = page[-1]["order_id"]
+    assert {c: listed.get(c) for c in load.acknowledged} == {c: [i] for c, i in load.acknowledged.items()}
+    assert all(len(ids) == 1 for client_id, ids in listed.items() if client_id.startswith(load.prefix))
+    for client_id in list(load.acknowledged)[-3:]:
+        number = int(client_id.rsplit("-", 1)[1]) + 1
+        again = stack.order(
+            symbol="ETH-USDT", quantity="0.001", price=f"{1000 + number % 500}", client_order_id=client_id
+        )
+        assert (again.status_code, again.json()["order_id"]) == (200, load.acknowledged[client_id])
+
+
+@pytest.mark.parametrize("victim", ["engine", "market", "valkey-ledger", "valkey-market", "valkey-results"])
+def test_kill_one_process(tmp_path: Path, victim: str) -> None:
+    with Stack(tmp_path / "data", "--set", "snapshot_commands=500") as stack:
+        stack.start()
+        with Load(stack, victim) as load:
+            time.sleep(1.5)
+            stack.processes()[victim].kill()
+            time.sleep(0.3)
+            assert stack.wait_ready(30) < 30
+            time.sleep(1.0)
+        assert len(load.acknowledged) > 20
+        check(stack, load)
+
+
+def test_kill_all_processes(tmp_path: Path) -> None:
+    with Stack(tmp_path / "data", "--set", "snapshot_commands=500") as stack:
+        stack.start()
+        for round_number in range(2):
+            with Load(stack, f"all{round_number}") as load:
+                time.sleep(1.5)
+                stack.kill_all()
+            stack.start()
+            check(stack, load)
+
+
+def test_kill_the_supervisor_leaves_no_second_stack_behind(tmp_path: Path) -> None:
+    with Stack(tmp_path / "data") as stack:
+        stack.start()
+        with Load(stack, "super") as load:
+            time.sleep(1.0)
+            workers = [p for name, p in stack.processes().items() if name in ("engine", "market")]
+            servers = {p.pid for name, p in stack.processes().items() if name.startswith("valkey")}
+            stack.processes()["serve"].kill()
+            deadline = time.monotonic() + 10
+            while any(p.is_running() and p.status() != "zombie" for p in workers) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert not any(p.is_running() and p.status() != "zombie" for p in workers)
+        with contextlib.suppress(httpx.HTTPError):
+            assert not stack.healthy(stack.gateway)
+        stack.start()
+        adopted = {p.pid for name, p in stack.processes().items() if name.startswith("valkey")}
+        assert adopted == servers
+        check(stack, load)

@@ -1,0 +1,137 @@
+"""`tvops serve` as its user meets it: starts, serves, refuses what it must, ends cleanly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.stack import Stack, free_port
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(tmp_path_factory.mktemp("serve") / "data") as running:
+        yield running.start()
+
+
+def tvops(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tvops", *arguments],
+        capture_output=True, text=True, timeout=60, env={**os.environ, **environment}, check=False,
+    )  # fmt: skip
+
+
+def test_both_ports_are_healthy_and_the_addresses_were_printed(stack: Stack) -> None:
+    assert httpx.get(f"{stack.gateway}/health").json()["status"] == "ok"
+    assert httpx.get(f"{stack.market}/health").json()["status"] == "ok"
+    text = stack.log.read_text()
+    assert f"http://127.0.0.1:{stack.gateway_port}/" in text
+    assert "simulated" in text
+
+
+def test_an_order_goes_in_and_comes_back(stack: Stack) -> None:
+    response = stack.order(client_order_id="serve-1", price="59000", quantity="0.5")
+    assert response.status_code == 201, response.text
+    order_id = response.json()["order_id"]
+    assert stack.client.get(f"/v1/orders/{order_id}").json()["client_order_id"] == "serve-1"
+    again = stack.order(client_order_id="serve-1", price="59000", quantity="0.5")
+    assert (again.status_code, again.json()["order_id"]) == (200, order_id)
+    assert stack.client.delete(f"/v1/orders/{order_id}").status_code == 200
+
+
+def test_the_simulated_market_moves(stack: Stack) -> None:
+    seen = set()
+    deadline = time.monotonic() + 20
+    while len(seen) < 3 and time.monotonic() < deadline:
+        book = stack.client.get("/v1/book/BTC-USDT").json()
+        if book["bids"] and book["asks"]:
+            seen.add((tuple(book["bids"][0]), tuple(book["asks"][0])))
+        time.sleep(0.1)
+    assert len(seen) >= 3
+
+
+def test_a_second_serve_on_the_data_directory_says_who_holds_it(stack: Stack) -> None:
+    result = tvops("serve", "--data-dir", str(stack.data_dir), "--gateway-port", str(free_port()))
+    assert result.returncode == 1
+    assert f"is held by tvops serve, pid {stack.process.pid}" in result.stderr  # type: ignore[union-attr]
+    assert "Traceback" not in result.stderr
+
+
+def test_two_stacks_run_side_by_side(stack: Stack, tmp_path: Path) -> None:
+    with Stack(tmp_path / "second") as second:
+        second.start()
+        assert second.order(client_order_id="other").status_code == 201
+        assert [o for o in stack.orders() if o["client_order_id"] == "other"] == []
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = tvops("serve", "--data-dir", str(tmp_path / "d"), "--gateway-port", str(port))
+    assert result.returncode == 1
+    assert f"127.0.0.1:{port}" in result.stderr
+    assert "--gateway-port" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        (["--feed", "nonsense"], "nonsense"),
+        (["--feed", "replay:/does/not/exist"], "/does/not/exist"),
+        (["--feed", "synthetic:-1"], "synthetic"),
+        (["--profile", "nope"], "nope"),
+        (["--symbols", "NOPE-USD"], "NOPE-USD"),
+        (["--set", "nope=1"], "nope"),
+        (["--set", "nope"], "KEY=VALUE"),
+        (["--valkey-binary", "/bin/false"], "/bin/false"),
+        (["--data-dir", "/proc/nope"], "/proc/nope"),
+        (["nope"], "services"),
+        (["--instruments", "/does/not/exist"], "/does/not/exist"),
+    ],
+)
+def test_wrong_input_is_one_plain_line(tmp_path: Path, arguments: list[str], named: str) -> None:
+    ports = ["--gateway-port", str(free_port()), "--market-port", str(free_port())]
+    directory = [] if "--data-dir" in arguments else ["--data-dir", str(tmp_path / "d")]
+    result = tvops("serve", *arguments, *ports, *directory)
+    assert result.returncode in (1, 2), result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("tvops: ")
+    assert named in last
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_within_five_seconds_with_nothing_lost(tmp_path: Path, number: int) -> None:
+    with Stack(tmp_path / "data") as stack:
+        stack.start()
+        order_id = stack.order(client_order_id="kept", price="50000").json()["order_id"]
+        assert stack.stop(number) < 5
+        assert stack.process is not None
+        assert stack.process.returncode == 0
+        stack.start()
+        assert stack.client.get(f"/v1/orders/{order_id}").json()["status"] == "open"
+        assert stack.order(client_order_id="kept", price="50000").json()["order_id"] == order_id
+
+
+def test_json_status_lines(tmp_path: Path) -> None:
+    with Stack(tmp_path / "data", "--json") as stack:
+        stack.start()
+        time.sleep(1.5)
+        stack.stop()
+        lines = [json.loads(line) for line in stack.log.read_text().splitlines() if line.startswith("{")]
+        assert lines[-1]["ready"] is True
+        assert {"ticks_per_s", "orders_per_s", "sessions", "memory_mb"} <= set(lines[-1])
