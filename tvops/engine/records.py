@@ -200,7 +200,7 @@ COMMAND = np.dtype(
         ("self_trade", "u1"),  # SelfTrade
         ("param", "u1"),  # SET_LIMIT: Limit
         ("client_id", f"S{CLIENT_ID_SIZE}"),  # as the client wrote it
-        ("reserved", "V7"),
+        ("reserved", "u1", (7,)),
     ]
 )
 """What is written to the ledger: 112 bytes."""
@@ -219,7 +219,7 @@ EVENT = np.dtype(
         ("kind", "u1"),  # EventKind
         ("side", "u1"),  # Side of the order
         ("reason", "<u2"),  # Reason
-        ("reserved", "V6"),
+        ("reserved", "u1", (6,)),
     ]
 )
 """What the engine says happened: 72 bytes. A trade is two fills, maker first, with one `ref`."""
@@ -281,7 +281,7 @@ BAR = np.dtype(
         ("interval", "<u2"),  # seconds
         ("instrument", "<u2"),
         ("closed", "u1"),  # 1: will not change any more
-        ("reserved", "V7"),
+        ("reserved", "u1", (7,)),
     ]
 )
 """An OHLCV bar: 64 bytes."""
@@ -306,7 +306,7 @@ ORDER = np.dtype(
         ("flags", "u1"),
         ("status", "u1"),  # Status
         ("client_id", f"S{CLIENT_ID_SIZE}"),
-        ("reserved", "V7"),
+        ("reserved", "u1", (7,)),
     ]
 )
 """State of an order, a projection of the ledger: 128 bytes."""
