@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 import time
@@ -13,10 +14,13 @@ import msgspec
 
 from tvops.engine.supervisor import Supervisor
 from tvops.settings import Settings
+from tvops.tuning.host import host_notes, load_catalogue
 
 LIVE_INTERVAL = 0.5
 PLAIN_INTERVAL = 5.0
 STARTING_INTERVAL = 1.0
+
+logger = logging.getLogger(__name__)
 
 
 def run_stack(settings: Settings, as_json: bool) -> int:
@@ -25,6 +29,8 @@ def run_stack(settings: Settings, as_json: bool) -> int:
 
 
 async def _run(settings: Settings, as_json: bool) -> int:
+    for note in host_notes(load_catalogue()):
+        logger.warning("host: %s", note)
     supervisor = Supervisor(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

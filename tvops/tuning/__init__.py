@@ -1,0 +1,1 @@
+"""Host tuning: what a machine should be like for low latency."""
