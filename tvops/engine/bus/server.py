@@ -1,0 +1,285 @@
+"""One embedded Valkey server: started or adopted, watched, ended.
+
+The lock on `server.lock` in its folder is inherited by the server process and held as long as it lives.
+So the kernel itself knows whether a server runs on these files, also after its supervisor was killed, and there is
+never a second one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from tvops.engine.bus.server_config import ServerConfig, socket_in
+from tvops.errors import HeldError, ServerError
+
+MAX_LOG_BYTES = 1 << 20
+"""Size above which a server's log is cut; one older part is kept."""
+
+_STEP_SECONDS = 0.01
+_ANSWER_SECONDS = 10.0  # until a process that holds the files but does not answer counts as hung
+_TERM_SECONDS = 3.5
+_KILL_SECONDS = 2.0
+_TRUNCATED = re.compile(r"short read while loading|Truncating the AOF|loaded anyway", re.IGNORECASE)
+
+logger = logging.getLogger(__name__)
+
+
+class EmbeddedServer:
+    """The server of one role. `pid` is its process, 0 while there is none."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._name = f"{config.role.name} server"
+        self._folder = config.folder
+        self._log = config.folder / "valkey.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._log_start = 0
+        self.pid = 0
+
+    async def start(self) -> None:
+        """Have the server run and answer: adopt a left-over one with the same config, else start one.
+
+        Raises:
+            ServerError: it does not start; tells its last words.
+            HeldError: a process that does not answer holds its files.
+        """
+        lock = await self._claim()
+        if lock is None:
+            logger.info("%s: adopted process %d, left over from an earlier run", self._name, self.pid)
+        else:
+            try:
+                self._spawn(lock)
+            finally:
+                os.close(lock)
+        await self._until_ready()
+        self._lifeline = await asyncio.open_unix_connection(str(self._config.socket))
+
+    async def ended(self) -> None:
+        """Wait until the server's process is gone or has dropped its connections; keep its log small meanwhile."""
+        assert self._lifeline
+        reader, writer = self._lifeline
+        end = asyncio.create_task(reader.read())
+        try:
+            while not (await asyncio.wait({end}, timeout=30))[0]:
+                self._bound_log()
+            with suppress(OSError):
+                end.result()
+        finally:
+            end.cancel()
+            writer.close()
+            self._lifeline = None
+
+    def last_words(self) -> str:
+        """Give the last line of the log that says something, with how the process ended."""
+        lines = [line for line in self._tail().splitlines() if line.strip(" #*-=")]
+        said = re.sub(r"^\d+:\w [^*#.-]*[*#.-] ", "", lines[-1]) if lines else "said nothing"
+        code = self._process.poll() if self._process else None
+        return f"{said} (exit code {code})" if code is not None else said
+
+    async def stop(self) -> None:
+        """End the server cleanly: what it acknowledged is on disk. One that does not react is killed."""
+        if self._lifeline:
+            self._lifeline[1].close()
+            self._lifeline = None
+        if self.pid:
+            await self._end()
+
+    async def _claim(self) -> int | None:
+        """Take the lock of the files, or adopt the server that has it (None), or end that one first."""
+        give_up = time.monotonic() + _ANSWER_SECONDS
+        while True:
+            lock = self._try_lock()
+            text = self._written_config()
+            if await self._meet(socket_in(text) or self._config.socket):
+                if text == self._config.text:
+                    if lock is not None:
+                        os.close(lock)
+                    return None
+                logger.info("%s: ending process %d, it has other settings", self._name, self.pid)
+                if lock is not None:
+                    os.close(lock)
+                await self._end()
+                continue
+            if lock is not None:
+                return lock
+            if time.monotonic() > give_up:
+                raise HeldError(
+                    f"{self._name}: process {self._pid_file()} has the files in {self._folder} but does not "
+                    "answer; end it and start again"
+                )
+            await asyncio.sleep(_STEP_SECONDS * 5)
+
+    async def _meet(self, socket: Path) -> bool:
+        """Whether a server on our files answers at ``socket``; sets `pid`."""
+        async with _client(socket) as client:
+            try:
+                info = await client.info("server")
+                where = (await client.config_get("dir"))["dir"]
+            except (RedisError, OSError):
+                return False
+        if not self._is_folder(where or ""):
+            raise HeldError(f"{self._name}: a server of other files ({where!r}) answers at {socket}")
+        if self._process is None or self._process.pid != info["process_id"]:
+            self._process = None
+        self.pid = int(info["process_id"])
+        return True
+
+    def _is_folder(self, path: str) -> bool:
+        return Path(path).resolve() == self._folder.resolve()
+
+    def _spawn(self, lock: int) -> None:
+        config = self._folder / "valkey.conf"
+        try:
+            if self._written_config() != self._config.text:
+                _write_private(config, self._config.text)
+            self._bound_log()
+            log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._log_start = os.fstat(log).st_size
+                # a session of its own: Ctrl-C in the terminal must not end it before the workers
+                self._process = subprocess.Popen(
+                    [self._config.binary.path, str(config)],
+                    cwd=self._folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=(lock,),
+                    start_new_session=True,
+                    umask=0o077,
+                )
+            finally:
+                os.close(log)
+        except OSError as error:
+            raise ServerError(f"{self._name}: does not start: {error.strerror}: {error.filename}") from None
+        self.pid = self._process.pid
+
+    async def _until_ready(self) -> None:
+        silent_since = time.monotonic()
+        while True:
+            state = await self._loading()
+            if state is False:
+                break
+            if state:
+                silent_since = time.monotonic()
+            if self._process is not None and self._process.poll() is not None:
+                raise ServerError(f"{self._name}: does not run: {self.last_words()}; see {self._log}")
+            if time.monotonic() - silent_since > _ANSWER_SECONDS:
+                await self._end()
+                raise ServerError(f"{self._name}: does not answer: {self.last_words()}; see {self._log}")
+            await asyncio.sleep(_STEP_SECONDS)
+        if self._process is not None:
+            self._report_truncation()
+
+    async def _loading(self) -> bool | None:
+        """Whether the server still loads its data; None: it does not answer."""
+        async with _client(self._config.socket) as client:
+            try:
+                return bool((await client.info("persistence"))["loading"])
+            except (RedisError, OSError):
+                return None
+
+    def _report_truncation(self) -> None:
+        for line in self._tail(self._log_start).splitlines():
+            if _TRUNCATED.search(line):
+                logger.warning("%s: what was being written when it died is cut off: %s", self._name, line)
+
+    async def _end(self) -> None:
+        for number, seconds in ((signal.SIGTERM, _TERM_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
+            if self._runs():
+                os.kill(self.pid, number)
+            give_up = time.monotonic() + seconds
+            while time.monotonic() < give_up:
+                if self._gone():
+                    self.pid = 0
+                    return
+                await asyncio.sleep(_STEP_SECONDS)
+            logger.warning("%s: process %d did not react to %s", self._name, self.pid, number.name)
+        raise HeldError(f"{self._name}: process {self.pid} cannot be ended")
+
+    def _gone(self) -> bool:
+        if self._runs() or (lock := self._try_lock()) is None:
+            return False
+        os.close(lock)
+        return True
+
+    def _runs(self) -> bool:
+        """Whether `pid` is still the server: our own child, or a process that works in its folder."""
+        if self._process is not None:
+            return self._process.poll() is None
+        try:
+            return Path(f"/proc/{self.pid}/cwd").samefile(self._folder)
+        except OSError:
+            return False
+
+    def _try_lock(self) -> int | None:
+        """Take the lock of the files and give its descriptor; None while a server has it."""
+        lock = os.open(self._folder / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        return lock
+
+    def _written_config(self) -> str:
+        try:
+            return (self._folder / "valkey.conf").read_text()
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    def _pid_file(self) -> str:
+        try:
+            return (self._folder / "server.pid").read_text().strip()
+        except OSError:
+            return "(unknown)"
+
+    def _tail(self, start: int = 0) -> str:
+        try:
+            with self._log.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(start if start <= size else 0, size - 8192))
+                return file.read().decode(errors="replace")
+        except OSError:
+            return ""
+
+    def _bound_log(self) -> None:
+        """Cut the log in place, since the server keeps it open (for appending)."""
+        try:
+            if self._log.stat().st_size > MAX_LOG_BYTES:
+                shutil.copyfile(self._log, self._log.with_suffix(".log.1"))
+                os.truncate(self._log, 0)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            logger.warning("%s: its log %s cannot be cut: %s", self._name, self._log, error)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    new = path.with_suffix(".new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    new.replace(path)
+
+
+def _client(socket: Path) -> Redis:
+    return Redis(
+        unix_socket_path=str(socket), socket_timeout=1.0, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0)
+    )

