@@ -1,0 +1,290 @@
+"""The market data service: bus in, WebSocket sessions out, and what it tells about itself."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import numpy as np
+import psutil
+from picows import WSCloseCode
+from redis.exceptions import RedisError
+
+from tvops.engine.bus.packing import pack
+from tvops.engine.bus.roles import Bus
+from tvops.engine.bus.streams import StreamReader
+from tvops.engine.gateway.auth import KeyRing
+from tvops.engine.instruments import InstrumentTable
+from tvops.engine.records import DTYPES
+from tvops.engine.services import Health, Service
+from tvops.engine.stream.encoder import Encoder
+from tvops.engine.stream.figures import METRICS_TYPE, Figures
+from tvops.engine.stream.history import Channel
+from tvops.engine.stream.http import Answer, Front, HttpError, Route
+from tvops.engine.stream.hub import Hub
+from tvops.engine.stream.intake import Intake
+from tvops.engine.stream.protocol import Catalogue
+from tvops.engine.stream.sessions import Session
+from tvops.errors import HeldError, UsageError
+from tvops.settings import Settings
+
+STREAM = "rts:{0}"
+BLOCK_MS = 1000
+SWEEP_SECONDS = 1.0
+STOP_SECONDS = 0.7
+RETRY_SECONDS = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+class StreamService:
+    """Serves market data on `market_port`; see docs/market-data.md."""
+
+    name = "stream"
+
+    def __init__(
+        self, settings: Settings, bus: Bus, table: InstrumentTable, health_sources: Sequence[Service] = ()
+    ) -> None:
+        """Serve the instruments of ``table`` as ``settings`` say.
+
+        Args:
+            settings: where to listen, limits.
+            bus: the market role is read; the ledger role only for API keys.
+            table: the instruments.
+            health_sources: services of the same process whose health `/health` tells as well.
+        """
+        self._settings, self._bus = settings, bus
+        self._health_sources = tuple(health_sources)
+        self.epoch = secrets.randbits(32) or 1
+        self._intake = Intake(len(table))
+        self._catalogue = Catalogue(table, settings.symbols, self._intake.topics)
+        self._encoder = Encoder(table.all, self.epoch)
+        self._reader = StreamReader(bus.market, STREAM, start="oldest")
+        self._figures = Figures()
+        self._hub = Hub(
+            self._intake,
+            self._encoder,
+            self._catalogue,
+            buffer_bytes=settings.session_buffer_kb * 1024,
+            threshold=settings.slow_client_threshold,
+        )
+        routes = {
+            "/health": Route(self._answer_health, open=True),
+            "/stats": Route(lambda: _json(self.stats())),
+            "/clients": Route(lambda: _json(self.clients())),
+            "/metrics": Route(lambda: Answer(self._figures.metrics(self.stats()), content_type=METRICS_TYPE)),
+        }
+        self._front = Front(settings, routes, self._admits, self._open_session)
+        self._server: asyncio.Server | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._health = Health("starting", "has not read the market stream yet")
+        self._process = psutil.Process()
+
+    @property
+    def port(self) -> int:
+        """The port that the service listens on."""
+        assert self._server is not None
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        """Listen, and read the market stream from its oldest entry on.
+
+        Raises:
+            HeldError: the port is taken.
+            ServerError: API keys are needed and cannot be read.
+            UsageError: the host is not an address of this machine.
+        """
+        settings, loop = self._settings, asyncio.get_running_loop()
+        await asyncio.to_thread(self._compile)
+        if settings.keys_required:
+            keys = KeyRing(self._bus.ledger)
+            await keys.load()
+            self._hub.keys = keys
+            self._tasks.append(loop.create_task(keys.keep_loaded()))
+        try:
+            self._server = await loop.create_server(
+                self._front, settings.host, settings.market_port, backlog=1024, reuse_address=True
+            )
+        except OSError as error:
+            raise _listen_error(settings, error) from None
+        self._tasks += [loop.create_task(self._read()), loop.create_task(self._sweep())]
+
+    async def stop(self) -> None:
+        """Say goodbye to every session and let go of the port, within a second."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in list(self._front.pending):
+            connection.abort()
+        sessions = self._hub.sessions
+        for session in list(sessions.values()):
+            session.close(WSCloseCode.GOING_AWAY, "the service stops")
+        deadline = time.monotonic() + STOP_SECONDS
+        while sessions and time.monotonic() < deadline:  # noqa: ASYNC110 (ends by the deadline as well)
+            await asyncio.sleep(0.01)
+        for session in list(sessions.values()):
+            session.abort()
+        await asyncio.sleep(0)
+
+    def health(self) -> Health:
+        """Tell whether market data comes in and goes out."""
+        return self._health
+
+    def stats(self) -> dict[str, float | int | str]:
+        """Give the figures of `/stats`."""
+        intake, hub, figures = self._intake, self._hub, self._figures
+        latency = figures.latency
+        return {
+            "active_connections": len(hub.sessions),
+            "total_messages": intake.records,
+            "batches_sent": figures.batches,
+            "avg_batch_size": round(figures.batched / figures.batches, 2) if figures.batches else 0.0,
+            "pending_batch": figures.pending,
+            "clients_dropped": hub.dropped,
+            "conflations": hub.conflations,
+            "sessions_refused": self._front.refused,
+            "messages_sent": hub.messages + sum(s.messages_sent for s in hub.sessions.values()),
+            "ticks_per_s": round(figures.ticks_per_second, 1),
+            "latency_p50_ms": round(latency.percentile(50) / 1e6, 3),
+            "latency_p99_ms": round(latency.percentile(99) / 1e6, 3),
+            "latency_max_ms": round(latency.maximum / 1e6, 3),
+            "clock_skews": latency.negative,
+            "gaps": intake.gaps,
+            "damaged_entries": intake.damaged,
+            "unsent_bytes": sum(s.unsent_bytes for s in hub.sessions.values()),
+            "memory_mb": round(self._process.memory_info().rss / 2**20, 1),
+            "epoch": self.epoch,
+        }
+
+    def clients(self) -> list[dict[str, Any]]:
+        """Give one object per session."""
+        now = self._hub.now()
+        return [_described(session, now) for session in self._hub.sessions.values()]
+
+    def _compile(self) -> None:
+        """Have the kernels ready before the first record comes."""
+        intake = Intake(len(self._catalogue.instruments))
+        intake.take([pack(np.zeros(1, dtype), record_type) for record_type, dtype in DTYPES.items()])
+        topic = intake.topics.find(Channel.TICKS, 0)
+        self._encoder.texts(intake.state(topic, 1), sent=0)
+
+    # Reading and publishing
+
+    async def _read(self) -> None:
+        """Publish what the bus has, as soon as it has it. While that goes on, the next batch gathers there."""
+        failures = self._reader.failures
+        while True:
+            try:
+                entries = await self._reader.read(BLOCK_MS)
+            except RedisError as error:
+                self._degrade(f"the market server refuses: {error}")
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if self._reader.failures != failures:
+                failures = self._reader.failures
+                self._degrade("the market server is away")
+                continue
+            self._publish(entries)
+            if self._health.state != "ok":
+                logger.info("market data is read")
+                self._health = Health("ok")
+            await asyncio.sleep(0)
+
+    def _publish(self, entries: list[tuple[int, int, bytes]]) -> None:
+        intake, figures = self._intake, self._figures
+        before = intake.records
+        updates = []
+        if self._reader.gap:
+            self._reader.gap = False
+            logger.warning("market data was lost before it could be read; books wait for their next snapshot")
+            updates = intake.interrupt()
+        updates += intake.take(blob for _, _, blob in entries)
+        figures.pending = intake.records - before
+        if self._hub.publish(updates, time.time_ns()):
+            figures.sent(intake.records - before, [major for major, _, _ in entries])
+        figures.pending = 0
+
+    def _degrade(self, detail: str) -> None:
+        if self._health.state != "degraded":
+            logger.warning("%s", detail)
+        self._health = Health("degraded", detail)
+
+    async def _sweep(self) -> None:
+        """Do once a second what time asks for."""
+        every = self._settings.stats_interval_seconds
+        logged = time.monotonic()
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self._hub.sweep()
+            now = time.monotonic()
+            self._figures.tick(self._intake.ticks, now)
+            if now - logged >= every:
+                logged = now
+                self._log_figures()
+                self._figures.rotate()
+
+    def _log_figures(self) -> None:
+        stats = self.stats()
+        logger.info(
+            "%s sessions, %s ticks/s, %s batches of %s records, p50 %s ms, p99 %s ms, %s conflations, %s dropped",
+            stats["active_connections"], stats["ticks_per_s"], stats["batches_sent"], stats["avg_batch_size"],
+            stats["latency_p50_ms"], stats["latency_p99_ms"], stats["conflations"], stats["clients_dropped"],
+        )  # fmt: skip
+
+    # The port
+
+    def _admits(self, key: str | None) -> bool:
+        keys = self._hub.keys
+        return keys is None or (key is not None and keys.account(key) is not None)
+
+    def _open_session(self, peer: str, key: str | None) -> Session:
+        if len(self._hub.sessions) >= self._settings.max_sessions:
+            text = f"there are {self._settings.max_sessions} sessions already; try again later"
+            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, text, Retry_After="5")
+        return self._hub.session(peer, key)
+
+    def _answer_health(self) -> Answer:
+        services = {service.name: service.health() for service in (*self._health_sources, self)}
+        states = [health.state for health in services.values()]
+        state = next((s for s in ("failed", "starting", "degraded") if s in states), "ok")
+        status = HTTPStatus.OK if state == "ok" else HTTPStatus.SERVICE_UNAVAILABLE
+        return Answer(msgspec.json.encode({"state": state, "services": services}), status)
+
+
+def _json(value: Any) -> Answer:
+    return Answer(msgspec.json.encode(value))
+
+
+def _described(session: Session, now: float) -> dict[str, Any]:
+    encodings = {encoding.name.lower() for encoding in session.subscriptions.values()}
+    state = "closing" if session.closing_at else "slow" if session.paused_at else "ok"
+    return {
+        "id": session.number,
+        "peer": session.peer,
+        "state": state,
+        "messages_sent": session.messages_sent,
+        "latency_ms": round(session.latency_ns / 1e6, 3),
+        "queue_size": session.unsent_bytes,
+        "subscriptions": len(session.subscriptions),
+        "encoding": "+".join(sorted(encodings)),
+        "conflations": session.conflations,
+        "strikes": session.strikes,
+        "seconds": round(now - session.opened, 1),
+    }
+
+
+def _listen_error(settings: Settings, error: OSError) -> HeldError | UsageError:
+    place = f"{settings.host}:{settings.market_port}"
+    if error.errno == errno.EADDRINUSE or "in use" in str(error):
+        return HeldError(f"market_port: {place} is in use by another program; give another --market-port")
+    return UsageError(f"host: cannot listen on {place}: {error.strerror or error}")
