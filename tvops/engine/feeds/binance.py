@@ -158,8 +158,10 @@ class BinanceParser:
         return FeedBatch(time, depth=np.concatenate(rows) if rows else no_depth())
 
     def state(self) -> FeedState:
-        """Tell the worst state of the books seen so far."""
+        """Tell the worst state of the books seen so far; without any book, whether anything came."""
         states = {sync.state for sync in self.syncs.values()}
+        if not states:
+            return "live" if self.counts["frames"] else "syncing"
         if "gap" in states:
             return "gap"
         return "live" if states == {"live"} else "syncing"
