@@ -62,16 +62,18 @@ def build_services(name: str, settings: Settings, bus: Bus) -> list[Service]:
 
         engine = EngineService(settings, bus, table)
         return [engine, GatewayService(settings, bus, engine)]
-    from tvops.engine.feeds.sim import SimService
-    from tvops.engine.market.mirror import MirrorService
     from tvops.engine.market.price import PriceService, make_feed
     from tvops.engine.stream.service import StreamService
 
     price = PriceService(settings, bus, table, make_feed(settings, table, bus))
     services: list[Service] = [price]
     if settings.feed == "sim":
+        from tvops.engine.feeds.sim import SimService
+
         services.append(SimService(settings, bus, table))
     elif settings.feed.startswith("replay:") and settings.mirror:
+        from tvops.engine.market.mirror import MirrorService
+
         services.append(MirrorService(settings, bus, table, price))
     services.append(StreamService(settings, bus, table, health_sources=tuple(services)))
     return services
