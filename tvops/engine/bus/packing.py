@@ -48,6 +48,10 @@ class PackingError(TvopsError):
     """A blob is damaged, of another version or no packed entry at all; or rows cannot be packed."""
 
 
+class VersionError(PackingError):
+    """A blob is whole, but of another version of the records."""
+
+
 def pack(rows: NDArray[Any], record_type: RecordType, compress: bool = True, extra: int = 0) -> bytes:
     """Pack rows of the dtype of ``record_type`` into one blob.
 
@@ -86,7 +90,8 @@ def unpack(blob: bytes) -> tuple[RecordType, NDArray[Any]]:
     with writable ones.
 
     Raises:
-        PackingError: the blob is damaged in any way, too large, or of another version.
+        PackingError: the blob is damaged in any way or too large.
+        VersionError: it is of another version.
     """
     if len(blob) < _HEADER.size:
         raise PackingError(f"a blob of {len(blob)} bytes is no packed entry")
@@ -99,7 +104,7 @@ def unpack(blob: bytes) -> tuple[RecordType, NDArray[Any]]:
     if checksum != zlib.crc32(payload, zlib.crc32(_without_checksum(blob))):
         raise PackingError("packed entry: wrong checksum")
     if version != VERSION:
-        raise PackingError(f"packed entry: version {version}, this is version {VERSION}")
+        raise VersionError(f"packed entry: version {version}, this is version {VERSION}")
     if code not in _TYPES or DTYPES[_TYPES[code]].itemsize != size or flags not in (0, LZ4, LZ4 | TRANSPOSED):
         raise PackingError(f"packed entry: record type {code} of {size} bytes with flags {flags} is unknown")
     if count > MAX_ROWS or count * size > MAX_BYTES:

@@ -1,0 +1,152 @@
+"""Snapshots of the whole trading state: compressed, checksummed, written in small steps, two of them kept.
+
+A blob is a header and an lz4 block:
+
+    magic      4 bytes  ``TVSN``
+    version    u2       `records.VERSION`
+    unused     2 bytes
+    seq        u8       last command that the state has in it
+    time       i8       that command's time
+    raw        u8       bytes of the state before compression
+    digest     16 bytes BLAKE2b-128 of the header up to here and the block
+
+The state is a MessagePack map of name -> bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import lz4.block
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from tvops.engine.records import VERSION
+from tvops.errors import LedgerError, RefusedError
+
+KEPT = 2
+MAX_BYTES = 1 << 30
+_STEP = 1 << 18  # bytes that one command writes: an append waits for no more than that
+_HEADER = struct.Struct("<4sHxxQqQ")
+_MAGIC = b"TVSN"
+_DIGEST_SIZE = 16
+_START = _HEADER.size + _DIGEST_SIZE
+_DECODER = msgspec.msgpack.Decoder(dict[str, bytes])
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state after command ``seq``, in named parts."""
+
+    seq: int
+    time: int  # ns, of that command
+    parts: dict[str, bytes]
+
+    def encode(self) -> bytes:
+        """Make the blob; takes its time and lets go of the GIL for most of it."""
+        raw = msgspec.msgpack.encode(self.parts)
+        block = lz4.block.compress(raw, store_size=False)
+        header = _HEADER.pack(_MAGIC, VERSION, self.seq, self.time, len(raw))
+        return b"".join((header, _digest(header, block), block))
+
+    @classmethod
+    def decode(cls, blob: bytes) -> Snapshot:
+        """Read a blob.
+
+        Raises:
+            LedgerError: it is damaged.
+            RefusedError: another version of tvops wrote it.
+        """
+        if len(blob) < _START:
+            raise LedgerError(f"{len(blob)} bytes are too few")
+        header, block = blob[: _HEADER.size], blob[_START:]
+        magic, version, seq, time, size = _HEADER.unpack(header)
+        if magic != _MAGIC or blob[_HEADER.size : _START] != _digest(header, block) or size > MAX_BYTES:
+            raise LedgerError("the checksum is wrong")
+        if version != VERSION:
+            raise RefusedError(
+                f"a snapshot of version {version}, this is {VERSION}; run the version that wrote it"
+            )
+        try:
+            raw = lz4.block.decompress(block, uncompressed_size=size)
+            return cls(seq, time, _DECODER.decode(raw))
+        except (lz4.block.LZ4BlockError, msgspec.DecodeError) as error:
+            raise LedgerError(str(error)) from None
+
+
+def _digest(header: bytes, block: bytes) -> bytes:
+    digest = hashlib.blake2b(header, digest_size=_DIGEST_SIZE)
+    digest.update(block)
+    return digest.digest()
+
+
+class SnapshotStore:
+    """The snapshots of one shard on the server of the ledger role."""
+
+    def __init__(self, client: Redis, shard: int = 0) -> None:
+        self._client = client
+        self._prefix = f"ledger:{{{shard}}}:snapshot:"
+
+    def key(self, seq: int) -> str:
+        """Give the key of the snapshot after command ``seq``."""
+        return f"{self._prefix}{seq}"
+
+    async def seqs(self) -> list[int]:
+        """Give the seqs of the snapshots that are there, newest first.
+
+        Raises:
+            LedgerError: the server does not answer.
+        """
+        pattern = self._prefix.replace("{", r"\{").replace("}", r"\}") + "*"
+        try:
+            names = [name async for name in self._client.scan_iter(match=pattern, count=1000)]
+        except RedisError as error:
+            raise LedgerError(f"snapshots cannot be listed: {error}") from None
+        endings = {name.decode().removeprefix(self._prefix) for name in names}
+        return sorted((int(ending) for ending in endings if ending.isdecimal()), reverse=True)
+
+    async def read(self, seq: int) -> Snapshot:
+        """Read the snapshot after command ``seq``.
+
+        Raises:
+            LedgerError: it is damaged, or the server does not answer; names it.
+            RefusedError: another version of tvops wrote it.
+        """
+        try:
+            blob: Any = await self._client.get(self.key(seq))
+        except RedisError as error:
+            raise LedgerError(f"{self.key(seq)}: cannot be read: {error}") from None
+        try:
+            snapshot = Snapshot.decode(blob or b"")
+        except (LedgerError, RefusedError) as error:
+            raise type(error)(f"{self.key(seq)}: {error}") from None
+        if snapshot.seq != seq:
+            raise LedgerError(f"{self.key(seq)}: is the snapshot of seq {snapshot.seq}")
+        return snapshot
+
+    async def write(self, seq: int, blob: bytes) -> list[int]:
+        """Write an encoded snapshot, in steps, and drop all but the newest ones; give the seqs that are kept.
+
+        Raises:
+            RedisError: the server is away or has no room; the snapshots that were there still are.
+        """
+        draft = f"{self._prefix}draft"
+        await self._client.unlink(draft)
+        try:
+            for start in range(0, len(blob), _STEP):
+                await self._client.append(draft, blob[start : start + _STEP])
+            await self._client.rename(draft, self.key(seq))
+        except RedisError:
+            await self._client.unlink(draft)
+            raise
+        kept = await self.seqs()
+        for old in kept[KEPT:]:
+            await self._client.unlink(self.key(old))
+        return kept[:KEPT]
