@@ -34,7 +34,13 @@ def _root(
 
 def build_app(arguments: list[str]) -> typer.Typer:
     """Give the app with the command that ``arguments`` call, or with all of them for the overview."""
-    app = typer.Typer(name="tvops", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(
+        name="tvops",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
     app.callback()(_root)
     called = [name for name in COMMANDS if name in arguments[:1]]
     for name in called or COMMANDS:
