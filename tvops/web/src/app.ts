@@ -181,7 +181,7 @@ class App {
     private linked(which: "market" | "orders", link: Link, detail: string): void {
         this.links[which] = [link, detail];
         if (which === "market" && link === "lost") {
-            this.book.state = "gap";
+            this.book.lose();
             this.ladder.changed();
         }
         this.watch();

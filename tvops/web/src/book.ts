@@ -13,21 +13,32 @@ export interface BookChange {
 }
 
 /** What the page may say about a book's fitness. */
-export type BookState = "waiting" | "live" | "gap";
+export type BookState = "waiting" | "live" | "gap" | "lost";
 
 export class Book {
     private readonly sides = { buy: new Map<number, number>(), sell: new Map<number, number>() };
-    state: BookState = "waiting";
+    private fitness: Exclude<BookState, "lost"> = "waiting";
+    private connected = true;
+
+    get state(): BookState {
+        return this.connected ? this.fitness : "lost";
+    }
 
     /** Empties the book, until a snapshot comes. */
-    clear(state: BookState): void {
+    clear(fitness: Exclude<BookState, "lost">): void {
         this.sides.buy.clear();
         this.sides.sell.clear();
-        this.state = state;
+        this.fitness = fitness;
+    }
+
+    /** The connection is gone: what is here is old until the next message. */
+    lose(): void {
+        this.connected = false;
     }
 
     /** Takes a message of the book channel; tells whether the book is valid afterwards. */
     take(change: BookChange): boolean {
+        this.connected = true;
         if (change.gap || change.snapshot) this.clear(change.gap ? "gap" : "live");
         this.apply("buy", change.levels.buy);
         this.apply("sell", change.levels.sell);

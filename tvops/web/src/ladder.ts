@@ -1,6 +1,6 @@
 // The order book ladder: asks above, bids below, the spread between; bars show the depth up to each level.
 
-import { type Book, gathered, type Level, type Side } from "./book.js";
+import { type Book, type BookState, gathered, type Level, type Side } from "./book.js";
 import { grouped } from "./decimal.js";
 import { byId, element, redraw, setText } from "./dom.js";
 import { type Instrument } from "./instrument.js";
@@ -8,6 +8,12 @@ import { type Order } from "./orders.js";
 
 const ROW_HEIGHT = 20;
 const MOST_ROWS = 40;
+const NOTICES: Record<BookState, string> = {
+    waiting: "Waiting for the book",
+    live: "",
+    gap: "Gap in the feed: resynchronising",
+    lost: "Not connected",
+};
 const STEPS = [1, 10, 100, 1000, 10_000];
 
 interface Row {
@@ -73,8 +79,7 @@ export class Ladder {
         this.fill("buy", bids, deepest, step);
         this.fill("sell", asks, deepest, step);
         this.spread();
-        const notice = { waiting: "Waiting for the book", live: "", gap: "Gap in the feed: resynchronising" }[book.state];
-        setText(byId("book-notice"), notice);
+        setText(byId("book-notice"), NOTICES[book.state]);
         byId("book-panel").dataset["state"] = book.state;
     }
 

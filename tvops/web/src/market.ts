@@ -113,6 +113,7 @@ export class Market {
         switch (message["op"]) {
             case "welcome": return this.welcome(message);
             case "authenticated": return this.start();
+            case "resumed": return this.resumed(message);
             case "pong": return this.latency.answered();
             case "error": return this.refused(String(message["code"]), String(message["message"]));
         }
@@ -134,6 +135,14 @@ export class Market {
         for (const topic of this.topics.values()) {
             if (topic.seq === null) this.subscribe(topic);
             else this.send("resume", topic);
+        }
+    }
+
+    /** Where nothing was missed, what the page has is the present state again; else a snapshot follows. */
+    private resumed(message: Record<string, unknown>): void {
+        const symbols = Object.values(message["symbols"] as Record<string, { recovered: boolean }>);
+        if (message["channel"] === "book" && symbols.every(({ recovered }) => recovered)) {
+            this.events.book({ snapshot: false, gap: false, levels: { buy: [], sell: [] } });
         }
     }
 
