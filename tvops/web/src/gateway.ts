@@ -82,8 +82,7 @@ export class Gateway {
                 if (this.key() === "") return this.events.keyWanted();
                 await this.request({ op: "auth", key: this.key() });
             }
-            const from = this.epoch === null ? {} : { epoch: this.epoch, seq: this.seq };
-            this.socket.send({ op: "subscribe", id: this.next++, ...from });
+            this.subscribe();
             this.ready = true;
             for (const opened of this.openings) opened();
             this.openings.clear();
@@ -157,15 +156,22 @@ export class Gateway {
 
     private received(message: Wire): void {
         if (message["op"] !== undefined) return this.answered(message);
+        if (message["type"] === "snapshot") return this.snapshot(message);
+        if (message["type"] === "resumed") return;
+        const seq = Number(message["seq"]);
+        if (seq !== this.seq + 1) return this.subscribe(); // numbered without a gap: what is missing is sent again
+        this.seq = seq;
         switch (message["type"]) {
-            case "snapshot": return this.snapshot(message);
-            case "resumed": return;
             case "order": this.account.keep(readOrder(message["order"] as Wire)); break;
             case "fill": this.fill(message); break;
             case "position": this.position(message["position"] as Wire); break;
         }
-        this.seq = Number(message["seq"]);
         this.events.changed();
+    }
+
+    private subscribe(): void {
+        const from = this.epoch === null ? {} : { epoch: this.epoch, seq: this.seq };
+        this.socket.send({ op: "subscribe", id: this.next++, ...from });
     }
 
     private answered(message: Wire): void {
