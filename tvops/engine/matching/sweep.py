@@ -1,0 +1,111 @@
+"""What an incoming order does to the other side of the book."""
+
+from tvops.engine.matching import layout as at
+from tvops.engine.matching.book import account_open, level_after, next_level, position_of, release, side_of, vacate
+from tvops.engine.matching.layout import Halves, Words
+from tvops.engine.matching.words import emit, part, u, who_word, wide
+from tvops.engine.records import EventKind, Reason, SelfTrade, Side
+
+_MAKER_FILL, _TAKER_FILL = int(EventKind.MAKER_FILL), int(EventKind.TAKER_FILL)
+_CANCELLED, _SELF_TRADE = int(EventKind.CANCELLED), int(Reason.SELF_TRADE)
+_CANCEL_RESTING, _CANCEL_INCOMING = int(SelfTrade.CANCEL_RESTING), int(SelfTrade.CANCEL_INCOMING)
+_CANCEL_BOTH, _ALLOW = int(SelfTrade.CANCEL_BOTH), int(SelfTrade.ALLOW)
+_BUY = int(Side.BUY)
+
+
+@part
+def can_fill(
+    state: Words, slots: Halves, row: int, sell: int, limit: int, quantity: int, account: int, self_trade: int
+) -> bool:
+    """Say whether `sweep` with the same arguments would fill the whole quantity; changes nothing."""
+    side = side_of(row, 1 - sell)
+    nodes = state[u(at.H_NODES)]
+    index = state[u(side + at.S_BEST)]
+    while index <= limit:
+        slot = wide(slots[u(2 * (state[u(side + at.S_LEVELS)] + index * at.LEVEL_WORDS))])
+        while slot != 0:
+            node = nodes + slot * at.NODE_WORDS
+            owner = (state[u(node + at.N_META)] >> at.META_ACCOUNT) & at.WORD
+            if owner != account or self_trade == _ALLOW:
+                quantity -= state[u(node + at.N_LEAVES)]
+                if quantity <= 0:
+                    return True
+            elif self_trade != _CANCEL_RESTING:
+                return False
+            slot = wide(slots[u(2 * (node + at.N_LINKS))])
+        index = level_after(state, side, index)
+    return False
+
+
+@part
+def sweep(
+    state: Words, slots: Halves, events: Words, row_out: int, seq: int, time: int,
+    row: int, instrument: int, sell: int, limit: int, quantity: int, order_id: int, account: int, self_trade: int,
+) -> tuple[int, int, int]:  # fmt: skip
+    """Trade an incoming order against the other side, best price and oldest order first, up to index ``limit``.
+
+    Gives the next free event row, the lots that are left, and 1 where self-trade prevention ended the order.
+    """
+    side = side_of(row, 1 - sell)
+    nodes = state[u(at.H_NODES)]
+    maker_who = who_word(0, instrument, _MAKER_FILL, _BUY + 1 - sell)
+    cancel_who = who_word(0, instrument, _CANCELLED, _BUY + 1 - sell)
+    taker_who = who_word(account, instrument, _TAKER_FILL, _BUY + sell)
+    before = quantity
+    stopped = 0
+    index = state[u(side + at.S_BEST)]
+    while index <= limit and quantity > 0 and stopped == 0:
+        level = state[u(side + at.S_LEVELS)] + index * at.LEVEL_WORDS
+        price = state[u(side + at.S_ORIGIN)] + index * state[u(side + at.S_STEP)]
+        total = state[u(level + 1)]
+        slot = wide(slots[u(2 * level)])
+        while slot != 0 and quantity > 0 and stopped == 0:
+            node = nodes + slot * at.NODE_WORDS
+            maker = (state[u(node + at.N_META)] >> at.META_ACCOUNT) & at.WORD
+            leaves = state[u(node + at.N_LEAVES)]
+            maker_id = state[u(node + at.N_ID)]
+            after = wide(slots[u(2 * (node + at.N_LINKS))])
+            position = position_of(state, instrument, maker)
+            if maker == account and self_trade != _ALLOW:
+                stopped = 1 if self_trade != _CANCEL_RESTING else 0
+                if self_trade != _CANCEL_INCOMING:
+                    emit(
+                        events, row_out, seq, time, maker_id, 0, price, leaves, 0,
+                        cancel_who | maker, _SELF_TRADE,
+                    )  # fmt: skip
+                    row_out += 1
+                    total -= leaves
+                    account_open(state, position, 1 - sell, maker, -leaves, -1)
+                    release(state, slots, slot)
+                    slot = after
+                continue
+            traded = min(quantity, leaves)
+            quantity -= traded
+            leaves -= traded
+            total -= traded
+            trade = state[u(at.H_TRADES)] + 1
+            state[u(at.H_TRADES)] = trade
+            emit(events, row_out, seq, time, maker_id, trade, price, traded, leaves, maker_who | maker, 0)
+            emit(events, row_out + 1, seq, time, order_id, trade, price, traded, quantity, taker_who, 0)
+            row_out += 2
+            state[u(position + at.P_POSITION)] += traded if sell != 0 else -traded
+            if leaves == 0:
+                account_open(state, position, 1 - sell, maker, -traded, -1)
+                release(state, slots, slot)
+                slot = after
+            else:
+                account_open(state, position, 1 - sell, maker, -traded, 0)
+                state[u(node + at.N_LEAVES)] = leaves
+            state[u(row + at.I_LAST)] = price
+        state[u(level + 1)] = total
+        slots[u(2 * level)] = slot
+        if slot != 0:
+            slots[u(2 * (nodes + slot * at.NODE_WORDS + at.N_LINKS) + 1)] = 0
+        else:
+            slots[u(2 * level + 1)] = 0
+            vacate(state, side, index, 1)
+            index = next_level(state, side, index)
+    state[u(side + at.S_BEST)] = index
+    position = position_of(state, instrument, account)
+    state[u(position + at.P_POSITION)] += quantity - before if sell != 0 else before - quantity
+    return row_out, quantity, stopped
