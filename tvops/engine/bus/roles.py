@@ -111,12 +111,14 @@ _FIGURES = {
 
 def shown_url(url: str) -> str:
     """Give a URL as it may be shown: without user, password and query."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
-        port = ""
-    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+        return "(not shown)"
+    if parts.scheme == "unix":
+        return f"unix://{parts.path}"
+    return f"{parts.scheme}://{parts.hostname}{port}" if parts.hostname else "(not shown)"
 
 
 def _client(settings: Settings, role: Role, url: str) -> Redis:

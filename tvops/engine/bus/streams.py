@@ -196,7 +196,8 @@ class StreamReader:
             start: "now": what comes after `open`; "oldest": the oldest entry that is there; an id: what
                 follows it, with `gap` if some of that is gone.
             group: keep the position on the server, in a consumer group of this name for this one reader, which
-                goes on there (not at ``start``) after a restart.
+                goes on there (not at ``start``) after a restart. Once the segment of that position is gone,
+                the group is like a new one.
             count: most entries of one `read`.
         """
         self._client: Any = client
@@ -208,6 +209,7 @@ class StreamReader:
         self._position: Id | None = None
         self._opened = False
         self._away = False
+        self._gone = False
         self._max_block = _longest_block(client)
         self.gap = False
         self.entries = 0
@@ -317,17 +319,16 @@ class StreamReader:
     async def _check_head(self) -> None:
         """After silence: the segment may be gone, and with it what points to the next one."""
         head = await self._head()
-        if head is None:
+        if head is None and not await self._client.exists(f"{self._prefix}:{self._segment}"):
             self._lost()
-        elif head[0] != self._segment:
+        elif head is not None and head[0] != self._segment:
             self._segment = None
 
     def _lost(self) -> None:
         """The stream is gone, with whatever was not read of it."""
         self._segment = None
-        if self._position is not None and self._position > START:
-            self.gap = True
-            self._position = START
+        if not self._gone and self._position is not None and self._position > START:
+            self.gap = self._gone = True
 
     async def _locate(self) -> bool:
         """Find the segment to read on in: the oldest one that may hold something behind the position."""
@@ -354,6 +355,7 @@ class StreamReader:
         if self._group:
             await self._join(oldest)
         self._segment = oldest
+        self._gone = False
         return True
 
     async def _resume(self) -> None:
