@@ -17,7 +17,7 @@ import numpy as np
 
 from tvops.engine.compiled import kernel
 from tvops.engine.feeds.value import BURST, STEP_SECONDS, move_value, normal, observe, uniform
-from tvops.engine.market.own_orders import FREE, LIVE, NO_SLOT, SENT, tag_of
+from tvops.engine.market.own_orders import FREE, LIVE, NO_SLOT, SENT, put, tag_of
 from tvops.engine.records import SIM_ACCOUNTS, Kind, OrderType, Side, TimeInForce
 
 MAKERS, RUNGS = 4, 8
@@ -55,18 +55,6 @@ _GTC, _IOC = int(TimeInForce.GTC), int(TimeInForce.IOC)
 
 
 @kernel
-def _put(
-    commands: Any, count: int, kind: int, instrument: int, account: int, side: int, price: int, quantity: int,
-    tag: int, order_id: int, order_type: int, time_in_force: int,
-) -> int:  # fmt: skip
-    row = commands[count]
-    row.kind, row.instrument, row.account, row.side = kind, instrument, account, side
-    row.price, row.quantity, row.order_id, row.key_low = price, quantity, order_id, np.uint64(tag)
-    row.order_type, row.time_in_force = order_type, time_in_force
-    return count + 1
-
-
-@kernel
 def _rest(
     commands: Any, count: int, slots: Any, instrument: int, slot: int, account: int, side: int, price: int,
     quantity: int,
@@ -79,7 +67,7 @@ def _rest(
         own.state, own.account, own.side = SENT, account, side
         own.price, own.quantity, own.used = price, quantity, own.used + 1
     tag = tag_of(slots, instrument, slot)
-    return _put(commands, count, kind, instrument, account, side, price, quantity, tag, order_id, _LIMIT, _GTC)
+    return put(commands, count, kind, instrument, account, side, price, quantity, tag, order_id, _LIMIT, _GTC)
 
 
 @kernel
@@ -90,7 +78,7 @@ def _take(
     serial[0] += 1
     tag = (serial[0] << 32) | (instrument << 16) | NO_SLOT
     order_type = _MARKET if price == 0 else _LIMIT
-    return _put(commands, count, _NEW, instrument, account, side, price, quantity, tag, 0, order_type, _IOC)
+    return put(commands, count, _NEW, instrument, account, side, price, quantity, tag, 0, order_type, _IOC)
 
 
 @kernel
@@ -248,7 +236,7 @@ def _place_noise(
     slot = first + int(uniform(random) * NOISE_SLOTS)
     own = slots[instrument, slot]
     if own.state == LIVE:
-        return _put(
+        return put(
             commands, count, _CANCEL, instrument, own.account, own.side, 0, 0,
             tag_of(slots, instrument, slot), own.order_id, _LIMIT, _GTC,
         )  # fmt: skip

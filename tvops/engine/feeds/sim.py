@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Crowd:
-    """All agents of the simulated market. Pure: events in, commands out, the same ones for the same seed."""
+    """All agents of the simulated market. Pure: the same events give the same commands for the same seed."""
 
     def __init__(self, table: InstrumentTable, seed: int) -> None:
         """Let all instruments of ``table`` be worth their `sim_price`; ``seed`` is any whole number from 0."""
@@ -61,16 +61,12 @@ class Crowd:
             market[field] = price
         market["log_value"] = math.log(price / market["start"])
 
-    def step(self, events: NDArray[Any]) -> NDArray[Any]:
-        """Let one step of `STEP_SECONDS` pass.
+    def step(self) -> NDArray[Any]:
+        """Let one step of `STEP_SECONDS` pass and give the commands of the agents.
 
-        Args:
-            events: EVENT rows since the last step, with the answers to every command of it.
-
-        Returns:
-            COMMAND rows, a view that is valid until the next step. `seq` and `time` are 0.
+        `orders` must have followed the answers to all commands of the step before. The COMMAND rows are a view
+        that is valid until the next step; `seq` and `time` are 0.
         """
-        self.orders.follow(events)
         count = decide(
             self._commands, self.orders.slots, self.markets, self.orders.tops, self.orders.positions,
             self._last_held, self.orders.halted, self._random, self._serial,
@@ -101,13 +97,10 @@ class SimService(QuotingService):
         await super().stop()
         self._save()
 
-    def _begin(self) -> None:
-        return None
-
-    def _decide(self, events: NDArray[Any]) -> NDArray[Any]:
+    async def _round(self) -> None:
         if time.monotonic() - self._saved >= _SAVE_SECONDS:
             self._save()
-        return self._crowd.step(events)
+        await self._exchange(self._crowd.step())
 
     def _load(self) -> dict[int, int]:
         """Give instrument index -> ticks of the saved values that make sense."""

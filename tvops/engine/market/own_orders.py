@@ -76,6 +76,19 @@ class OwnOrders:
 
 
 @kernel
+def put(
+    commands: Any, count: int, kind: int, instrument: int, account: int, side: int, price: int, quantity: int,
+    tag: int, order_id: int, order_type: int, time_in_force: int,
+) -> int:  # fmt: skip
+    """Write a command into row ``count`` of zeroed COMMAND rows; give the next count."""
+    row = commands[count]
+    row.kind, row.instrument, row.account, row.side = kind, instrument, account, side
+    row.price, row.quantity, row.order_id, row.key_low = price, quantity, order_id, np.uint64(tag)
+    row.order_type, row.time_in_force = order_type, time_in_force
+    return count + 1
+
+
+@kernel
 def tag_of(slots: Any, instrument: int, slot: int) -> Any:
     """Give the tag of the order that is in ``slot``, as int64."""
     return (np.int64(slots[instrument, slot].used) << 32) | (instrument << 16) | slot

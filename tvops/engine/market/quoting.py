@@ -9,13 +9,12 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tvops.engine.bus.roles import Bus
 from tvops.engine.market.order_client import OrderClient, UnansweredError
 from tvops.engine.market.own_orders import OwnOrders
-from tvops.engine.records import EVENT, EventKind
+from tvops.engine.records import EventKind
 from tvops.engine.services import Health
 
 STOP_SECONDS = 1.0
@@ -49,12 +48,11 @@ class QuotingService(ABC):
         self._rate, self._rate_sent, self._rate_since = 0.0, 0, time.monotonic()
 
     @abstractmethod
-    def _begin(self) -> None:
-        """Take notice that none of the own orders is in the book."""
+    async def _round(self) -> None:
+        """Decide once, by `_orders`, and pass the commands to `_exchange`."""
 
-    @abstractmethod
-    def _decide(self, events: NDArray[Any]) -> NDArray[Any]:
-        """Take over EVENT rows and give the COMMAND rows of the next batch (a view is fine)."""
+    def _begin(self) -> None:  # noqa: B027
+        """Take notice that none of the own orders is in the book any more."""
 
     async def start(self) -> None:
         """Begin to trade as soon as the engine answers."""
@@ -116,16 +114,18 @@ class QuotingService(ABC):
         if self._resyncs:
             logger.info("%s: the engine answers again", self.name)
         self._in_touch, self._trouble = True, ""
-        events = np.empty(0, EVENT)
         due = time.monotonic()
         while not self._stopping.is_set():
-            strays = self._orders.strays
-            commands = self._decide(events)
-            if self._orders.strays != strays:
-                raise UnansweredError("an order is in the book that was not sent")
-            events = await self._client.step(commands)
+            await self._round()
             due = max(due + self._interval, time.monotonic())
             await self._pause(due - time.monotonic())
+
+    async def _exchange(self, commands: NDArray[Any]) -> None:
+        """Send COMMAND rows and follow what became of them."""
+        strays = self._orders.strays
+        self._orders.follow(await self._client.step(commands))
+        if self._orders.strays != strays:
+            raise UnansweredError("an order is in the book that was not sent")
 
     def _lose_touch(self, trouble: str) -> None:
         if self._in_touch:
