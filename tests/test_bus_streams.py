@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
 
 from tvops.engine.bus.packing import pack, unpack
 from tvops.engine.bus.roles import Bus
@@ -83,3 +89,141 @@ async def test_evicted_segments_are_a_gap(client: Redis, group: str | None) -> N
 async def test_roles_are_served(bus: Bus) -> None:
     assert {health.state for health in (await bus.health()).values()} == {"ok"}
     assert set(await bus.figures()) == {"ledger", "market", "results"}
+
+
+async def test_memory_pressure_takes_the_oldest_segments(valkey: Any, client: Redis) -> None:
+    await client.config_set("maxmemory-policy", "allkeys-lru")
+    writer = StreamWriter(client, "t:{0}", segment_span=10)
+    noise = np.random.default_rng(1).integers(0, 1 << 60, 1000).astype(np.int64)
+    rows = np.zeros(1000, TRADE)
+    rows["time"] = rows["price"] = noise
+    packed = pack(rows, RecordType.TRADE)
+    reader = StreamReader(client, "t:{0}", start="now")
+    await reader.open()
+    try:
+        await client.config_set("maxmemory", (await client.info("memory"))["used_memory"] + (2 << 20))
+        for major in range(400):
+            await writer.write([(major + 1, 0, packed)])
+        found = [major for major, _, _ in await reader.read(0)]
+        while batch := await reader.read(0):
+            found += [major for major, _, _ in batch]
+    finally:
+        await client.config_set("maxmemory", "0")
+        await client.config_set("maxmemory-policy", "noeviction")
+    assert reader.gap
+    assert found == list(range(found[0], 401))
+    assert len(found) > 50
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+async def test_a_reader_survives_the_server(
+    short_folder: Path, valkey: Any, group: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = type(valkey)(Path(tempfile.mkdtemp(dir=short_folder))).start()
+    client = Redis.from_url(server.url, protocol=2, retry=Retry(NoBackoff(), 0))
+    writer = StreamWriter(client, "t:{0}", segment_span=10)
+    reader = StreamReader(client, "t:{0}", start="oldest", group=group)
+    await writer.write([entry(1)])
+    assert await drain(reader) == [1]
+    server.kill()
+    for _ in range(3):
+        assert await reader.read(10) == []
+    with pytest.raises(RedisError):
+        await writer.write([entry(2)])
+    server.start()
+    assert await reader.read(0) == []
+    assert reader.gap
+    reader.gap = False
+    assert await writer.write([entry(2), entry(15)]) == 2
+    assert await drain(reader) == [2, 15]
+    assert not reader.gap, "the writer went on where the reader was"
+    server.kill()
+    server.start()
+    assert await reader.read(0) == []
+    await StreamWriter(client, "t:{0}", segment_span=10).write([entry(16)])
+    while not (found := await drain(reader)):
+        pass
+    assert found == [16]
+    assert reader.gap
+    assert 1 <= caplog.text.count("no server") <= 2
+    await client.aclose()
+    server.kill()
+
+
+async def test_a_group_goes_on_where_it_was(client: Redis) -> None:
+    writer = StreamWriter(client, "t:{0}", segment_span=10)
+    await writer.write([entry(m) for m in (1, 2, 15)])
+    first = StreamReader(client, "t:{0}", start="now", group="g")
+    await first.open()
+    await writer.write([entry(m) for m in (16, 17, 25)])
+    assert await drain(first) == [16, 17, 25]
+    await writer.write([entry(m) for m in (26, 99)])
+    second = StreamReader(client, "t:{0}", start="now", group="g")
+    assert await drain(second) == [26, 99]
+    assert not second.gap
+
+
+@pytest.mark.parametrize("start", [(0, 0), (2, 0), (2, 5), (14, 0), (15, 0), (30, 0)])
+async def test_reads_from_an_id(client: Redis, start: tuple[int, int]) -> None:
+    majors = [1, 2, 15, 16, 31]
+    await StreamWriter(client, "t:{0}", segment_span=10).write([entry(m) for m in majors])
+    reader = StreamReader(client, "t:{0}", start=start)
+    assert await drain(reader) == [m for m in majors if (m, 0) > start]
+    assert not reader.gap
+
+
+async def test_an_id_whose_successors_are_gone_is_a_gap(client: Redis) -> None:
+    await StreamWriter(client, "t:{0}", segment_span=10).write([entry(m) for m in (1, 15, 31)])
+    await client.delete("t:{0}:1")
+    reader = StreamReader(client, "t:{0}", start=(1, 0))
+    assert await drain(reader) == [31]
+    assert reader.gap
+
+
+async def test_now_before_the_stream_exists_misses_nothing(client: Redis) -> None:
+    reader = StreamReader(client, "t:{0}", start="now")
+    await reader.open()
+    assert await reader.read(0) == []
+    waiting = asyncio.create_task(reader.read(1000))
+    await asyncio.sleep(0.01)
+    await StreamWriter(client, "t:{0}", segment_span=10).write([entry(m) for m in (1, 15)])
+    assert [major for major, _, _ in await waiting + await reader.read(0)] == [1, 15]
+    assert not reader.gap
+
+
+async def test_segments_expire_and_old_ones_are_dropped(client: Redis) -> None:
+    writer = StreamWriter(client, "t:{0}", segment_span=10, ttl_seconds=100, keep_segments=2)
+    await writer.write([entry(m) for m in (1, 11, 21, 31)])
+    assert sorted(await client.keys("t*")) == [b"t:{0}:2", b"t:{0}:3", b"t:{0}:head"]
+    assert 90 < await client.ttl("t:{0}:3") <= 100
+    await client.persist("t:{0}:3")
+    await writer.write([entry(32)])
+    assert await client.ttl("t:{0}:3") > 90
+    await StreamWriter(client, "t:{0}", segment_span=10, keep_segments=2).write([entry(999)])
+    assert sorted(await client.keys("t*")) == [b"t:{0}:99", b"t:{0}:head"]
+
+
+async def test_a_block_longer_than_the_socket_timeout_is_shortened(valkey: Any) -> None:
+    client = Redis.from_url(valkey.url, protocol=2, socket_timeout=0.6)
+    await StreamWriter(client, "t:{0}", segment_span=10).write([entry(1)])
+    reader = StreamReader(client, "t:{0}", start="now")
+    assert await reader.read(60_000) == []
+    assert reader.failures == 0
+    await client.aclose()
+
+
+async def test_other_refusals_than_repeats_are_errors(client: Redis) -> None:
+    await client.set("t:{0}:0", b"no stream")
+    writer = StreamWriter(client, "t:{0}", segment_span=10)
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await writer.write([entry(1), entry(11)])
+    assert (writer.writes, writer.repeats, await writer.last_id()) == (0, 0, (0, 0))
+    await client.delete("t:{0}:0")
+    assert await writer.write([entry(1), entry(11)]) == 1, "the second one arrived before"
+
+
+async def test_entries_are_counted(client: Redis) -> None:
+    writer = StreamWriter(client, "t:{0}", segment_span=10)
+    packed = pack(np.zeros(50, TRADE), RecordType.TRADE)
+    await writer.write([(1, 0, packed), (2, 0, packed)])
+    assert (writer.records, writer.raw_bytes, writer.packed_bytes) == (100, 4000, 2 * len(packed))

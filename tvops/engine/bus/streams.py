@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 from redis.asyncio import Redis
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_STEPS_BACK = 4096  # segments that a reader looks back for the oldest one
 _POLL_SECONDS = 0.02  # while there is no stream yet
+_BLOCK_MARGIN_MS = 300  # servers look for reads whose time is up only ten times a second
 _RETRY_SECONDS = 0.1  # between attempts on a server that is away
 
 
@@ -83,11 +85,20 @@ class StreamWriter:
             await self._find_head()
         return self._last
 
-    async def write(self, entries: list[Entry]) -> int:
+    async def skip(self, last: Id) -> None:
+        """Note that entries up to id ``last`` were never written: readers see a gap there.
+
+        Raises:
+            RedisError: the server is away or refuses.
+        """
+        self._last = max(last, await self.last_id())
+
+    async def write(self, entries: list[Entry], together: Sequence[tuple[Any, ...]] = ()) -> int:
         """Append entries, ids rising, in one round trip; give how many of them were new.
 
         What is not above the last id is a repeat: counted, not written. After an error it is unknown which
-        entries arrived: write the same ones again.
+        entries arrived: write the same ones again. Commands in ``together``, on keys of the same cluster slot, are
+        executed in one transaction with the entries.
 
         Raises:
             RedisError: the server is away, or refused for another reason than a repeat.
@@ -100,11 +111,12 @@ class StreamWriter:
                 fresh.append(entry)
                 last = entry[:2]
         self.repeats += len(entries) - len(fresh)
-        return await self._append(fresh) if fresh else 0
+        return await self._append(fresh, together) if fresh or together else 0
 
-    async def _append(self, entries: list[Entry]) -> int:
-        commands = self._commands(entries)
-        async with self._client.pipeline(transaction=False) as pipe:
+    async def _append(self, entries: list[Entry], together: Sequence[tuple[Any, ...]]) -> int:
+        commands = self._commands(entries) if entries else []
+        commands += [(None, command) for command in together]
+        async with self._client.pipeline(transaction=bool(together)) as pipe:
             for _, command in commands:
                 pipe.execute_command(*command)
             answers = await pipe.execute(raise_on_error=False)
@@ -206,6 +218,7 @@ class StreamReader:
         self._group = group
         self._count = count
         self._segment: int | None = None
+        self._joined: int | None = None
         self._position: Id | None = None
         self._opened = False
         self._away = False
@@ -245,19 +258,20 @@ class StreamReader:
         block = min(block_ms, self._max_block)
         try:
             await self.open()
-            if self._segment is None and not await self._locate():
+            located = self._segment is not None or await self._locate()
+            self._away = False
+            if not located:
                 return await self._wait_for_stream(block)
             found = await self._read_segment(block)
-            if not found and self._segment is not None:
-                await self._check_head()
-            self._away = False
+            if not found and await self._goes_on_elsewhere() and await self._locate():
+                found = await self._read_segment(0)
             return found
         except (RedisConnectionError, RedisTimeoutError) as error:
             if not self._away:
                 logger.warning("%s: no server, reading goes on when it is back: %s", self._prefix, error)
             self._away = True
             self.failures += 1
-            self._segment = None
+            self._segment = self._joined = None
             await asyncio.sleep(min(_RETRY_SECONDS, block / 1000))
             return []
 
@@ -270,16 +284,15 @@ class StreamReader:
         return []
 
     async def _read_segment(self, block: int) -> list[Entry]:
-        """Read on in the present segment; go to the next one behind its end."""
+        """Read on in the present segment, or in the next one if there is nothing but its end."""
         found: list[Entry] = []
         for _ in range(_MAX_STEPS_BACK):
-            raw = await self._fetch(0 if found else block)
+            raw = await self._fetch(block)
             ended = self._take(raw, found)
-            if ended is None or len(found) >= self._count:
+            if ended is not None:
+                self._segment = ended
+            if found or ended is None:
                 break
-            self._segment = ended
-            if self._group:
-                await self._join(ended)
         self.entries += len(found)
         return found
 
@@ -305,6 +318,8 @@ class StreamReader:
             major, minor = self._position or START
             answer = await self._client.xread({key: f"{major}-{minor}"}, count=self._count, block=wait)
         else:
+            if self._joined != self._segment:
+                await self._join()
             try:
                 answer = await self._client.xreadgroup(
                     self._group, self._group, {key: ">"}, count=self._count, block=wait, noack=True
@@ -312,17 +327,20 @@ class StreamReader:
             except ResponseError as error:
                 if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
                     raise
-                self._segment = None  # evicted, perhaps written anew: look where the stream goes on
+                self._segment = self._joined = None  # evicted, perhaps written anew: look where it goes on
                 return []
         return _rows(answer)
 
-    async def _check_head(self) -> None:
-        """After silence: the segment may be gone, and with it what points to the next one."""
+    async def _goes_on_elsewhere(self) -> bool:
+        """After silence: whether the segment is gone, and with it what points to the next one."""
+        if self._segment is None:
+            return True
         head = await self._head()
-        if head is None and not await self._client.exists(f"{self._prefix}:{self._segment}"):
-            self._lost()
-        elif head is not None and head[0] != self._segment:
-            self._segment = None
+        if head is None:
+            if not await self._client.exists(f"{self._prefix}:{self._segment}"):
+                self._lost()
+            return False
+        return head[0] != self._segment
 
     def _lost(self) -> None:
         """The stream is gone, with whatever was not read of it."""
@@ -352,8 +370,6 @@ class StreamReader:
             segment = before[0] // span
         if oldest is None:
             return False
-        if self._group:
-            await self._join(oldest)
         self._segment = oldest
         self._gone = False
         return True
@@ -380,13 +396,14 @@ class StreamReader:
                 return
             segment = before[0] // span
 
-    async def _join(self, segment: int) -> None:
+    async def _join(self) -> None:
         major, minor = self._position or START
         try:
-            await self._client.xgroup_create(f"{self._prefix}:{segment}", self._group, f"{major}-{minor}")
+            await self._client.xgroup_create(f"{self._prefix}:{self._segment}", self._group, f"{major}-{minor}")
         except ResponseError as error:
             if not str(error).startswith("BUSYGROUP") and "requires the key to exist" not in str(error):
                 raise
+        self._joined = self._segment
 
     async def _head(self) -> Id | None:
         head = await self._client.get(f"{self._prefix}:head")
@@ -426,4 +443,4 @@ def _is_repeat(answer: Any) -> bool:
 def _longest_block(client: Redis) -> int:
     """Give how many ms a read may block so that its answer comes before the socket's time is up."""
     timeout = client.connection_pool.connection_kwargs.get("socket_timeout")
-    return int(timeout * 500) if timeout else 5000
+    return max(1, int(timeout * 1000) - _BLOCK_MARGIN_MS) if timeout else 5000
