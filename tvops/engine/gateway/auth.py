@@ -55,6 +55,7 @@ class Principal:
     account: int
     name: str
     admin: bool
+    key_id: str = ""
 
 
 async def create_key(ledger: Redis, name: str, admin: bool) -> tuple[str, StoredKey]:
@@ -154,7 +155,11 @@ class KeyRing:
         found = _KEY.fullmatch(key)
         stored = self._keys.get(found.group(1)) if found else None
         same = hmac.compare_digest(_digest(key), stored.digest if stored else _NOBODY)
-        return Principal(stored.account, stored.name, stored.admin) if stored and same else None
+        return Principal(stored.account, stored.name, stored.admin, stored.id) if stored and same else None
+
+    def is_valid(self, key_id: str) -> bool:
+        """Say whether the key with this id has not been revoked."""
+        return key_id in self._keys
 
     def account(self, key: str) -> int | None:
         """Give the account that a key stands for; None where it is not valid."""

@@ -28,9 +28,10 @@ from tvops.engine.gateway.schemas import (
     encode,
 )
 from tvops.engine.gateway.views import E, Row
+from tvops.engine.ledger.sequencer import BusyError
 from tvops.engine.records import EventKind, Reason
 from tvops.engine.telemetry.latency import LatencyHistogram
-from tvops.errors import TvopsError
+from tvops.errors import LedgerError
 
 if TYPE_CHECKING:
     from tvops.engine.ledger.service import EngineService
@@ -40,6 +41,7 @@ TIMEOUT_NS = 5_000_000_000
 
 FATE_UNKNOWN = "it may or may not count; send an order again with the same client_order_id to learn its fate"
 
+_ENOUGH = 100  # samples that a new window needs before it is shown
 _EVENT = struct.Struct("<QqqQqqqIHBBH6x")
 _SEQ, _ORDER, _QUANTITY, _KIND, _REASON = (E[n] for n in ("command_seq", "order_id", "quantity", "kind", "reason"))
 _REJECTED, _DUPLICATE, _CANCELLED = EventKind.REJECTED.value, EventKind.DUPLICATE.value, EventKind.CANCELLED.value
@@ -74,6 +76,8 @@ class _Ticket:
             self.entry.late += 1
             return
         try:
+            if not len(events):
+                raise refuse("fate_unknown", FATE_UNKNOWN)
             answer = self.complete(event_rows(events))
         except ProblemError as error:
             answer = refusal_of(error)
@@ -83,6 +87,25 @@ class _Ticket:
         if answer is not None:
             done(answer)
         self.entry.finished(self)
+
+
+class Recent:
+    """Latencies of the present window; of the last one while this one is young."""
+
+    def __init__(self, name: str) -> None:
+        self._window, self._last = LatencyHistogram(name), LatencyHistogram(name)
+        self.record = self._window.record
+
+    @property
+    def shown(self) -> LatencyHistogram:
+        """The window that has something to say."""
+        return self._window if self._window.count >= _ENOUGH or not self._last.count else self._last
+
+    def rotate(self) -> None:
+        """Begin a new window."""
+        self._last, self._window = self._window, self._last
+        self._window.reset()
+        self.record = self._window.record
 
 
 class OrderEntry:
@@ -98,6 +121,7 @@ class OrderEntry:
         self.late = 0  # answers that came after their deadline
         self.timeouts = 0
         self.latency = LatencyHistogram("order")  # request received to reply written
+        self.recent = Recent("order")  # the same, of late
         self.engine_latency = LatencyHistogram("engine")  # submitted to events: durable and matched
 
     @property
@@ -244,6 +268,7 @@ class OrderEntry:
         """Count an answered request, and forget those at the front that are answered."""
         now = time.monotonic_ns()
         self.latency.record(now - ticket.received)
+        self.recent.record(now - ticket.received)
         self.engine_latency.record(now - ticket.submitted)
         waiting = self._waiting
         while waiting and waiting[0].done is None:
@@ -272,9 +297,9 @@ class OrderEntry:
         self._waiting.append(ticket)
         try:
             self._engine.sequencer.submit(commands.rows(packed), ticket.reply)
-        except TvopsError as error:
+        except LedgerError as error:
             ticket.done = None
-            code = "busy" if type(error).__name__ == "BusyError" else "ledger_unavailable"
+            code = "busy" if isinstance(error, BusyError) else "ledger_unavailable"
             raise refuse(code, f"{error}; the command does not count, send it again") from None
 
     def _placed(self, account: int, order: PlaceOrder, events: list[Row]) -> tuple[int, PlacedOrder | Problem]:

@@ -16,7 +16,7 @@ _ALWAYS = ("malformed_request", "method_not_allowed", "host_refused", "origin_re
 _WITH_BODY = ("malformed_json", "invalid_field", "unknown_field", "missing_field", "number_not_string",
               "body_too_large", "unsupported_media_type")  # fmt: skip
 _MEDIA = {str: "text/plain"}
-_SECURITY = [{"apiKey": []}, {"bearer": []}]
+_SECURITY: list[dict[str, list[str]]] = [{"apiKey": []}, {"bearer": []}]
 
 
 def build_openapi() -> dict[str, Any]:

@@ -272,7 +272,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """Handle a call that is whole."""
         assert call.route is not None
         try:
-            answer = self.gateway.handlers[call.route](call)
+            answer = self.gateway.handlers[call.route.handler](call)
         except ProblemError as error:
             answer = refusal_of(error)
         except Exception:
@@ -334,7 +334,7 @@ class GatewayProtocol(HttpToolsProtocol):
         call.more_body = False
         if call.started:
             self.finish(call, call.refused)
-        elif self._calls and not self.pipeline or not self._busy():
+        elif (self._calls and not self.pipeline) or not self._busy():
             self._begin(call)
         elif call is not self.cycle:
             self.pipeline.appendleft((call, self.app))  # type: ignore[arg-type]

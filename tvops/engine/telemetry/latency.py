@@ -6,6 +6,8 @@ it stands for (the scheme of HdrHistogram, http://hdrhistogram.org).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 SUB_BITS = 5
 _SUB = 1 << SUB_BITS
 _BUCKETS = (64 - SUB_BITS) * _SUB
@@ -55,6 +57,12 @@ class LatencyHistogram:
             if count and seen >= rank:
                 return min(_upper(bucket), self.maximum)
         return 0
+
+    def buckets(self) -> Iterator[tuple[int, int]]:
+        """Give the buckets that hold samples: the largest latency in ns of each, and how many."""
+        for bucket, count in enumerate(self.counts):
+            if count:
+                yield min(_upper(bucket), self.maximum), count
 
     def reset(self) -> None:
         """Forget every sample."""

@@ -1,0 +1,306 @@
+"""WebSocket sessions of the gateway port (picows), on connections that HTTP hands over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
+from picows.picows import WSAutoPingStrategy, WSProtocol
+
+from tvops.engine.gateway import requests
+from tvops.engine.gateway.auth import KeyRing, Principal
+from tvops.engine.gateway.calls import Answer, refusal_of
+from tvops.engine.gateway.entry import OrderEntry
+from tvops.engine.gateway.guard import Guard, Headers
+from tvops.engine.gateway.private import PrivateStreams
+from tvops.engine.gateway.problems import ProblemError, refuse
+from tvops.engine.gateway.requests import Identifier, reply
+
+if TYPE_CHECKING:
+    from tvops.engine.gateway.requests import Request
+
+PATH = b"/ws"
+MAX_MESSAGE_BYTES = 64 * 1024
+AUTH_SECONDS = 10.0
+PING_SECONDS = 20
+_CLOSE_SECONDS = 2.0
+_READ_BUFFER = 16 * 1024
+_KEY = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")  # 16 bytes in base64
+_TEXT = WSMsgType.TEXT
+
+logger = logging.getLogger(__name__)
+_picows_logger = logging.getLogger(f"{__name__}.picows")
+_picows_logger.setLevel(logging.CRITICAL)  # what clients do wrong is told to them, not to the log
+
+
+class Session(WSListener):
+    """One client."""
+
+    def __init__(self, sessions: Sessions, principal: Principal | None) -> None:
+        super().__init__()
+        self._sessions = sessions
+        self.principal = principal
+        self.opened = time.monotonic()
+        self._transport: WSTransport | None = None
+        self._fragments: list[bytes] = []
+        self._size = 0
+        self._following = False
+        self._closing = False
+
+    # picows
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """Begin."""
+        self._transport = transport
+        self._sessions.open.add(self)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Take a frame; answer the message that it completes."""
+        kind = frame.msg_type
+        if self._closing or kind == WSMsgType.PONG:
+            return
+        if kind == WSMsgType.CLOSE:
+            transport.send_close(WSCloseCode.OK)
+            transport.disconnect()
+            return
+        if kind == WSMsgType.BINARY:
+            self.close(WSCloseCode.UNSUPPORTED_DATA, "send text frames")
+            return
+        if (kind == WSMsgType.CONTINUATION) != bool(self._size or self._fragments):
+            self.close(WSCloseCode.PROTOCOL_ERROR, "a continuation that continues nothing, or the lack of one")
+            return
+        payload = frame.get_payload_as_bytes()
+        if not frame.fin or self._fragments:
+            self._fragments.append(payload)
+            self._size += len(payload)
+            if self._size > MAX_MESSAGE_BYTES or len(self._fragments) > MAX_MESSAGE_BYTES // 64:
+                self.close(WSCloseCode.MESSAGE_TOO_BIG, f"a message has at most {MAX_MESSAGE_BYTES} bytes")
+                return
+            if not frame.fin:
+                return
+            payload = b"".join(self._fragments)
+            self._fragments, self._size = [], 0
+        try:
+            self._handle(payload)
+        except Exception:
+            logger.exception("a WebSocket message could not be handled")
+            self.close(WSCloseCode.INTERNAL_ERROR, "the gateway failed; its log says why")
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """End."""
+        self._closing = True
+        self._unfollow()
+        self._sessions.open.discard(self)
+
+    def pause_writing(self) -> None:
+        """Nothing: the bound is checked at every send."""
+
+    def resume_writing(self) -> None:
+        """Nothing, likewise."""
+
+    # Sending
+
+    def push(self, messages: list[bytes]) -> None:
+        """Send messages; a client that leaves too much unread is dropped."""
+        transport = self._transport
+        if transport is None or self._closing:
+            return
+        for message in messages:
+            transport.send(_TEXT, message)
+        if transport.underlying_transport.get_write_buffer_size() > self._sessions.buffer_bytes:
+            self._sessions.dropped += 1
+            self.close(WSCloseCode.POLICY_VIOLATION, f"slow: {self._sessions.buffer_bytes >> 10} kB were not read")
+
+    def close(self, code: WSCloseCode, reason: str) -> None:
+        """Tell the client why, and cut the connection when it has been read or two seconds later."""
+        transport = self._transport
+        if transport is None or self._closing:
+            return
+        self._closing = True
+        self._unfollow()
+        transport.send_close(code, reason)
+        transport.disconnect()
+        asyncio.get_running_loop().call_later(_CLOSE_SECONDS, transport.underlying_transport.abort)
+
+    # Requests
+
+    def _handle(self, payload: bytes) -> None:
+        try:
+            request = requests.decode(payload)
+        except ProblemError as error:
+            op, identifier = requests.envelope(payload)
+            self._answer(op, identifier, refusal_of(error))
+            return
+        try:
+            self._serve(request)
+        except ProblemError as error:
+            self._answer(requests.name(request), request.id, refusal_of(error))
+
+    def _serve(self, request: Request) -> None:
+        received = time.monotonic_ns()
+        entry = self._sessions.entry
+        if isinstance(request, requests.Ping):
+            self.push([reply("ping", request.id, requests.pong())])
+            return
+        if isinstance(request, requests.Auth):
+            self._authenticate(request)
+            return
+        if self.principal is None:
+            raise refuse("unauthorized", 'send {"op": "auth", "key": "…"} first')
+        account = self.principal.account
+        if isinstance(request, requests.Place):
+            entry.place(account, request.order, received, lambda answer: self._answer("place", request.id, answer))
+        elif isinstance(request, requests.Amend):
+            change = requests.amendment(request)
+            entry.amend(
+                account,
+                request.order_id,
+                change,
+                received,
+                lambda answer: self._answer("amend", request.id, answer),
+            )
+        elif isinstance(request, requests.Cancel):
+            entry.cancel(
+                account, request.order_id, received, lambda answer: self._answer("cancel", request.id, answer)
+            )
+        elif isinstance(request, requests.MassCancel):
+            entry.mass_cancel(
+                account, request.symbol, request.side, received,
+                lambda answer: self._answer("mass_cancel", request.id, answer),
+            )  # fmt: skip
+        elif isinstance(request, requests.Subscribe):
+            self._following = True
+            self._sessions.streams.subscribe(self, account, request.id, request.epoch, request.seq)
+        else:
+            self._unfollow()
+            self.push([reply("unsubscribe", request.id)])
+
+    def _authenticate(self, request: requests.Auth) -> None:
+        principal = self._sessions.guard.by_key(request.key)
+        if self.principal is None or principal.account != self.principal.account:
+            self._unfollow()
+        self.principal = principal
+        self.push([reply("auth", request.id, requests.identity(principal))])
+
+    def _answer(self, op: str | None, identifier: Identifier, answer: Answer) -> None:
+        self.push([requests.answered(op, identifier, answer)])
+
+    def _unfollow(self) -> None:
+        if self._following and self.principal is not None:
+            self._following = False
+            self._sessions.streams.unsubscribe(self, self.principal.account)
+
+
+class Handover:
+    """A WebSocket protocol that waits for its connection."""
+
+    def __init__(self, session: Session, head: bytes) -> None:
+        self._head = head
+        self._protocol = WSProtocol(
+            None,  # host and port
+            None,  # path
+            False,  # client side
+            lambda _: session,
+            _picows_logger,
+            True,  # disconnect on an exception
+            5,  # seconds for the handshake
+            True,  # ping
+            PING_SECONDS,
+            PING_SECONDS,
+            WSAutoPingStrategy.PING_WHEN_IDLE,
+            True,  # pong
+            MAX_MESSAGE_BYTES,
+            None,  # further headers
+            _READ_BUFFER,
+        )
+
+    def take_over(self, transport: asyncio.Transport, rest: bytes) -> None:
+        """Speak WebSocket on ``transport`` from now on; ``rest`` came behind the upgrade request."""
+        protocol: Any = self._protocol
+        # The event loop chooses its read callback when reading starts: it has to start again for this protocol.
+        transport.pause_reading()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        for data in (self._head, rest):
+            view = memoryview(data)
+            while view and not transport.is_closing():
+                buffer = protocol.get_buffer(-1)
+                count = min(len(buffer), len(view))
+                buffer[:count] = view[:count]
+                protocol.buffer_updated(count)
+                view = view[count:]
+        if not transport.is_closing():
+            transport.resume_reading()
+
+
+class Sessions:
+    """All sessions, and what they share."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        keys: KeyRing,
+        entry: OrderEntry,
+        streams: PrivateStreams,
+        *,
+        max_sessions: int,
+        buffer_bytes: int,
+    ) -> None:
+        self.guard, self.entry, self.streams = guard, entry, streams
+        self.buffer_bytes = buffer_bytes
+        self.open: set[Session] = set()
+        self.most = 0
+        self.dropped = 0
+        self.stopping = False
+        self._keys = keys
+        self._keys_seen = 0
+        self._max_sessions = max_sessions
+
+    def accept(self, url: bytes, headers: Headers) -> Handover:
+        """Make the session that an upgrade request asks for.
+
+        Raises:
+            ProblemError: wrong address, wrong key, wrong handshake, or too many sessions.
+        """
+        if url.partition(b"?")[0] != PATH:
+            raise refuse("not_found", "the WebSocket is at /ws")
+        principal = self.guard.identify(headers)
+        if self.stopping:
+            raise refuse("shutting_down", "the gateway stops")
+        if len(self.open) >= self._max_sessions:
+            raise refuse("too_many_sessions", f"there are {self._max_sessions} sessions already; try again later")
+        return Handover(Session(self, principal), _handshake(headers))
+
+    def sweep(self, now: float) -> None:
+        """Do what time asks for at monotonic time ``now``: late keys, revoked keys, idle streams."""
+        self.most = max(self.most, len(self.open))
+        changed = self._keys.version != self._keys_seen
+        self._keys_seen = self._keys.version
+        for session in list(self.open):
+            principal = session.principal
+            if principal is None:
+                if now - session.opened > AUTH_SECONDS:
+                    session.close(WSCloseCode.POLICY_VIOLATION, f"no key within {AUTH_SECONDS:g} s")
+            elif changed and principal.key_id and not self._keys.is_valid(principal.key_id):
+                session.close(WSCloseCode.POLICY_VIOLATION, "the API key was revoked")
+        self.streams.forget_idle(now)
+
+    def close_all(self) -> None:
+        """Say goodbye to every session."""
+        self.stopping = True
+        for session in list(self.open):
+            session.close(WSCloseCode.GOING_AWAY, "the gateway stops")
+
+
+def _handshake(headers: Headers) -> bytes:
+    """Write the upgrade request as picows reads it: browsers also send `Connection: keep-alive, Upgrade`."""
+    wanted = (b"sec-websocket-key", b"sec-websocket-version")
+    found = {name: value for name, value in headers if name in wanted}
+    if not _KEY.fullmatch(found.get(wanted[0], b"")) or found.get(wanted[1]) != b"13":
+        raise refuse("malformed_request", "the handshake needs a Sec-WebSocket-Key and Sec-WebSocket-Version: 13")
+    lines = [b"GET /ws HTTP/1.1", b"Upgrade: websocket", b"Connection: Upgrade"]
+    return b"\r\n".join([*lines, *(b"%b: %b" % item for item in found.items()), b"", b""])
