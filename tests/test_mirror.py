@@ -247,18 +247,19 @@ def test_runs_sum_up_and_are_bounded() -> None:
 
 prices = st.integers(1, 12)
 sides = st.sampled_from(Side)
+printed = st.lists(st.tuples(sides, st.integers(90, 110), st.integers(1, 12)), max_size=6)
 books = st.tuples(
     st.integers(95, 105), st.dictionaries(prices, st.integers(1, 9)), st.dictionaries(prices, st.integers(1, 9))
 )
 actions = st.lists(
     st.one_of(
         st.tuples(st.just("book"), books),
-        st.tuples(st.just("trades"), st.lists(st.tuples(sides, st.integers(90, 110), st.integers(1, 12)), max_size=6)),
+        st.tuples(st.just("trades"), printed),
         st.tuples(st.just("user"), st.tuples(sides, st.integers(1, 15), st.integers(88, 112))),
         st.tuples(st.just("gap"), st.none()),
     ),
     max_size=25,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=120, deadline=None)

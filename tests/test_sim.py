@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.local_engine import USER, LocalEngine, order
-from tvops.engine.feeds.agents import ACCOUNTS, MAKERS
+from tvops.engine.feeds.agents import ACCOUNTS
+from tvops.engine.feeds.makers import MAKERS
 from tvops.engine.feeds.sim import Crowd
 from tvops.engine.feeds.value import STEP_SECONDS, uniform
 from tvops.engine.instruments import InstrumentTable, Step, load_instruments

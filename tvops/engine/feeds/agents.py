@@ -13,15 +13,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from tvops.engine.compiled import kernel
-from tvops.engine.feeds.value import BURST, STEP_SECONDS, move_value, normal, observe, uniform
-from tvops.engine.market.own_orders import FREE, LIVE, NO_SLOT, SENT, put, tag_of
+from tvops.engine.feeds.makers import EDGE, MAKERS, RUNGS, bounded, lots, make, outside, rest
+from tvops.engine.feeds.value import STEP_SECONDS, move_value, normal, observe, uniform
+from tvops.engine.market.own_orders import FREE, LIVE, NO_SLOT, put, tag_of
 from tvops.engine.records import SIM_ACCOUNTS, Kind, OrderType, Side, TimeInForce
-
-MAKERS, RUNGS = 4, 8
-"""Makers of an instrument, and quotes of each on a side."""
 
 NOISE_SLOTS = 48
 """Most limit orders of noise traders that rest in an instrument."""
@@ -37,12 +33,6 @@ _ARBITERS, _FOLLOWERS, _NOISE, _END = 4, 8, 16, 56
 ACCOUNTS = range(_FIRST, _FIRST + _END)
 
 _FULL_ACTIVITY = 8  # instruments up to which all are as busy as they like; more share what these have
-_EDGE = 0.6  # units from the value to the best quote of the first maker
-_SPACING = (1.0, 2.0, 3.0, 6.0)  # units between the quotes of a maker
-_SIZE = (0.6, 1.0, 1.8, 5.0)  # usual orders in a quote of a maker
-_LEAN, _FULL = 2.0, 40.0  # units that a maker leans at most; usual orders held at which it does
-_MOVES = 3  # quotes of a side that a maker moves in a turn, unless many are out of place
-_TURN = 0.8  # share of the steps in which a maker has its turn
 _ORDERS_PER_SECOND, _MOST_PER_SECOND = 15.0, 90.0  # of noise traders
 _TREND = 5.0  # units between the averages from which on followers act
 _HOLD = 20.0  # usual orders that a taker holds at most
@@ -52,22 +42,6 @@ _NEW, _AMEND, _CANCEL = int(Kind.NEW), int(Kind.AMEND), int(Kind.CANCEL)
 _BUY, _SELL = int(Side.BUY), int(Side.SELL)
 _LIMIT, _MARKET = int(OrderType.LIMIT), int(OrderType.MARKET)
 _GTC, _IOC = int(TimeInForce.GTC), int(TimeInForce.IOC)
-
-
-@kernel
-def _rest(
-    commands: Any, count: int, slots: Any, instrument: int, slot: int, account: int, side: int, price: int,
-    quantity: int,
-) -> int:  # fmt: skip
-    """Put a quote into a slot: a new order where it is free, a change of its order where it has one."""
-    own = slots[instrument, slot]
-    kind, order_id = _AMEND, own.order_id
-    if own.state == FREE:
-        kind, order_id = _NEW, 0
-        own.state, own.account, own.side = SENT, account, side
-        own.price, own.quantity, own.used = price, quantity, own.used + 1
-    tag = tag_of(slots, instrument, slot)
-    return put(commands, count, kind, instrument, account, side, price, quantity, tag, order_id, _LIMIT, _GTC)
 
 
 @kernel
@@ -82,88 +56,6 @@ def _take(
 
 
 @kernel
-def _bounded(market: Any, price: float, side: int) -> int:
-    """Round away from the other side, into the bounds of the market."""
-    rounded = math.floor(price) if side == _BUY else math.ceil(price)
-    return int(min(max(rounded, market.lowest), market.highest))
-
-
-@kernel
-def _lots(market: Any, usual_orders: float, random: Any) -> int:
-    """Give a log-normal size around ``usual_orders`` usual orders, at least one lot."""
-    size = market.lots * usual_orders * math.exp(0.6 * normal(random))
-    return int(max(1.0, min(size, 20.0 * market.lots)))
-
-
-@kernel
-def _ladder(
-    commands: Any, count: int, slots: Any, markets: Any, tops: Any, random: Any, instrument: int, maker: int,
-    side: int, fair: float,
-) -> int:  # fmt: skip
-    """Move quotes of one side of a maker to the rungs that have none, the front first."""
-    market = markets[instrument]
-    sign = -1.0 if side == _BUY else 1.0
-    step = _SPACING[maker]
-    edge = _EDGE * (1.0 + 0.15 * maker) * (2.5 if market.regime == BURST else 1.0)
-    first = (maker * 2 + side - 1) * RUNGS
-    taken = np.zeros(RUNGS, np.bool_)
-    rank = np.full(RUNGS, np.inf)  # lowest moves first: too far in front, free, too far behind, second on a rung
-    spare = 0
-    for n in range(RUNGS):
-        own = slots[instrument, first + n]
-        if own.state == FREE:
-            rank[n] = 0.0
-            spare += 1
-        elif own.state == LIVE:
-            behind = (sign * (own.price - fair) / market.unit - edge) / step
-            rung = math.floor(behind + 0.5)
-            if behind < -0.5 - 0.5 / market.unit:
-                rank[n] = behind
-                spare += 1
-            elif rung >= RUNGS:
-                rank[n] = 1.0 / behind
-                spare += 1
-            elif not taken[max(rung, 0)]:
-                taken[max(rung, 0)] = True
-            elif rung > 1:
-                rank[n] = 1.0 + behind
-    moves = RUNGS if spare > _MOVES else _MOVES
-    other = tops[instrument, 1 if side == _BUY else 0, 0]
-    for rung in range(RUNGS):
-        if taken[rung] or moves == 0:
-            continue
-        n = int(np.argmin(rank))
-        if rank[n] == np.inf or (rank[n] > 1.0 and rung > 0):
-            continue
-        rank[n] = np.inf
-        moves -= 1
-        away = edge + (rung + 0.5 * (uniform(random) - 0.5) * min(1.0, market.unit - 1.0)) * step
-        price = _bounded(market, fair + sign * away * market.unit, side)
-        if other > 0 and (other - price) * sign >= 0:
-            price = int(min(max(other + sign, market.lowest), market.highest))
-        quantity = _lots(market, _SIZE[maker] * (1.0 + 0.12 * rung), random)
-        count = _rest(commands, count, slots, instrument, first + n, _FIRST + maker, side, price, quantity)
-    return count
-
-
-@kernel
-def _make(
-    commands: Any, count: int, slots: Any, markets: Any, tops: Any, positions: Any, random: Any, instrument: int
-) -> int:
-    """Give every maker whose turn it is a look at its ladders."""
-    market = markets[instrument]
-    turn = _TURN * min(1.0, _FULL_ACTIVITY / markets.shape[0])
-    for maker in range(MAKERS):
-        if uniform(random) >= turn:
-            continue
-        held = positions[maker, instrument] / (market.lots * _FULL * _SIZE[maker])
-        fair = market.value - _LEAN * market.unit * min(max(held, -1.0), 1.0)
-        for side in (_BUY, _SELL):
-            count = _ladder(commands, count, slots, markets, tops, random, instrument, maker, side, fair)
-    return count
-
-
-@kernel
 def _arbitrate(
     commands: Any, count: int, markets: Any, tops: Any, random: Any, instrument: int, serial: Any
 ) -> int:
@@ -171,13 +63,13 @@ def _arbitrate(
     market = markets[instrument]
     account = _FIRST + _ARBITERS + int(uniform(random) * (_FOLLOWERS - _ARBITERS))
     bid, ask = tops[instrument, 0, 0], tops[instrument, 1, 0]
-    slack = _EDGE * market.unit
+    slack = EDGE * market.unit
     quantity = int(max(1.0, 8.0 * market.lots))
     if bid > 0 and bid > market.value + slack:
-        price = _bounded(market, market.value + slack, _SELL)
+        price = bounded(market, market.value + slack, _SELL)
         count = _take(commands, count, instrument, account, _SELL, price, quantity, serial)
     if ask > 0 and ask < market.value - slack:
-        price = _bounded(market, market.value - slack, _BUY)
+        price = bounded(market, market.value - slack, _BUY)
         count = _take(commands, count, instrument, account, _BUY, price, quantity, serial)
     return count
 
@@ -193,7 +85,7 @@ def _cross(
     if best == 0:
         return count
     reach = _PROTECTION * market.unit * (1.0 if side == _BUY else -1.0)
-    price = 0 if uniform(random) < 0.3 else _bounded(market, best + reach, side)
+    price = 0 if uniform(random) < 0.3 else bounded(market, best + reach, side)
     return _take(commands, count, instrument, account, side, price, quantity, serial)
 
 
@@ -211,14 +103,14 @@ def _chase(
         if held < _HOLD and abs(trend) > 1.0:
             count = _cross(
                 commands, count, markets, tops, random, instrument, _FIRST + which, side,
-                _lots(market, 0.5, random), serial,
+                lots(market, 0.5, random), serial,
             )  # fmt: skip
     if uniform(random) < 0.04:
         which = _ARBITERS + int(uniform(random) * (_NOISE - _ARBITERS))
         held = positions[which, instrument]
         if abs(held) > market.lots and trend * held <= 0.0:
             side = _SELL if held > 0 else _BUY
-            quantity = min(abs(held), _lots(market, 1.0, random))
+            quantity = min(abs(held), lots(market, 1.0, random))
             count = _cross(
                 commands, count, markets, tops, random, instrument, _FIRST + which, side, quantity, serial
             )
@@ -243,23 +135,22 @@ def _place_noise(
     if own.state != FREE:
         return count
     sign = -1.0 if side == _BUY else 1.0
-    best, other = tops[instrument, side - 1, 0], tops[instrument, 2 - side, 0]
+    best = tops[instrument, side - 1, 0]
     away = -4.0 * market.unit * math.log(1.0 - uniform(random)) - 1.5
-    price = _bounded(market, (best if best > 0 else market.value + sign * market.unit) + sign * away, side)
-    if other > 0 and (other - price) * sign >= 0:
-        price = int(min(max(other + sign, market.lowest), market.highest))
-    return _rest(commands, count, slots, instrument, slot, account, side, price, _lots(market, 0.4, random))
+    start = best if best > 0 else market.value + sign * market.unit
+    price = outside(market, tops[instrument], start + sign * away, side)
+    return rest(commands, count, slots, instrument, slot, account, side, price, lots(market, 0.4, random))
 
 
 @kernel
 def _stir(
     commands: Any, count: int, slots: Any, markets: Any, tops: Any, positions: Any, random: Any, instrument: int,
-    serial: Any,
+    serial: Any, activity: float,
 ) -> int:  # fmt: skip
     """Let noise traders trade: more of them while it is exciting, on the side of their mood."""
     market = markets[instrument]
     rate = min(_ORDERS_PER_SECOND * (1.0 + market.excitement), _MOST_PER_SECOND)
-    due = rate * STEP_SECONDS * min(1.0, _FULL_ACTIVITY / markets.shape[0])
+    due = rate * STEP_SECONDS * activity
     while uniform(random) < due:
         due -= 1.0
         which = _NOISE + int(uniform(random) * (_END - _NOISE))
@@ -269,7 +160,7 @@ def _stir(
         if uniform(random) < 0.42:
             count = _cross(
                 commands, count, markets, tops, random, instrument, _FIRST + which, side,
-                _lots(market, 0.2, random), serial,
+                lots(market, 0.2, random), serial,
             )  # fmt: skip
             market.excitement += 0.025
         else:
@@ -294,6 +185,7 @@ def decide(
     """
     count = 0
     shared = normal(random)
+    activity = min(1.0, _FULL_ACTIVITY / markets.shape[0])
     for instrument in range(markets.shape[0]):
         market = markets[instrument]
         held = positions[:, instrument].sum()
@@ -305,8 +197,8 @@ def decide(
         if market.pause > 0:
             market.pause -= 1
             continue
-        count = _make(commands, count, slots, markets, tops, positions, random, instrument)
+        count = make(commands, count, slots, markets, tops, positions, random, instrument, activity)
         count = _arbitrate(commands, count, markets, tops, random, instrument, serial)
         count = _chase(commands, count, markets, tops, positions, random, instrument, serial)
-        count = _stir(commands, count, slots, markets, tops, positions, random, instrument, serial)
+        count = _stir(commands, count, slots, markets, tops, positions, random, instrument, serial, activity)
     return count
