@@ -79,17 +79,17 @@ def figures(supervisor: Supervisor) -> dict[str, Any]:
     def figure(service: str, key: str) -> Any:
         return stats.get(service, {}).get(key)
 
-    sessions = [figure(name, "sessions") for name in ("gateway", "stream")]
+    sessions = [figure("gateway", "sessions"), figure("stream", "active_connections")]
     return {
         "time": time.time(),
         "ready": supervisor.ready,
         "feed": figure("price", "feed"),
         "feed_state": figure("price", "feed_state"),
         "ticks_per_s": figure("price", "ticks_per_s"),
-        "orders_per_s": figure("engine", "orders_per_s"),
+        "orders_per_s": figure("gateway", "orders_per_s"),
         "sessions": sum(s for s in sessions if s is not None) if any(s is not None for s in sessions) else None,
-        "order_p99_ms": figure("engine", "reply_p99_ms"),
-        "tick_p99_ms": figure("stream", "send_p99_ms"),
+        "order_p99_ms": figure("gateway", "reply_p99_ms"),
+        "tick_p99_ms": figure("stream", "latency_p99_ms"),
         "memory_mb": round(supervisor.memory_bytes() / 1e6, 1),
         "restarts": sum(worker.restarts for worker in supervisor.workers),
         "services": services,
