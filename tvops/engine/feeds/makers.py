@@ -73,7 +73,7 @@ def lots(market: Any, usual_orders: float, random: Any) -> int:
 def _survey(
     market: Any, quotes: Any, sign: float, fair: float, edge: float, step: float, taken: Any, rank: Any
 ) -> int:
-    """Mark the rungs that are ``taken``, rank the quotes that may move, lowest first, and count the misplaced ones.
+    """Mark the rungs that are ``taken``, rank the quotes that may move (lowest first), count the misplaced ones.
 
     In this order: too far in front, no order yet, too far behind, second on its rung.
     """
