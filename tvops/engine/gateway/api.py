@@ -159,7 +159,7 @@ class Api:
         """Show the limits."""
         query = decode_query(call, schemas.LimitsQuery)
         return Answer(
-            200, encode(schemas.RiskLimitList(read_limits(self._table, self._engine.configuration, query.account)))
+            200, encode(schemas.RiskLimitList(read_limits(self._table, self._engine.engine, query.account)))
         )
 
     def set_limits(self, call: Call) -> None:

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from tvops.engine.gateway.calls import Answer, Call, internal_error, refusal, refusal_of
 from tvops.engine.gateway.problems import ProblemError, problem, refuse
 from tvops.engine.gateway.routes import BODY_LIMIT, Route
+from tvops.engine.gateway.schemas import Problem
 
 if TYPE_CHECKING:
     from tvops.engine.gateway.server import Gateway
@@ -324,20 +325,22 @@ class GatewayProtocol(HttpToolsProtocol):
         else:
             self._refuse(problem("malformed_request", f"not valid HTTP: {' '.join(str(error).split())[:100]}"))
 
-    def _refuse(self, refused: Any) -> None:
-        """Answer a problem, after what is in flight, and close."""
+    def _refuse(self, refused: Problem) -> None:
+        """Answer the request at hand with a problem, after what is in flight, and close."""
         self._begun = 0.0
-        call = self.cycle if isinstance(self.cycle, Call) else None
-        if call is None or call.output is not None or not call.more_body:
-            call = Call(self, None, False)
-        call.refused, call.keep_alive, self._last = refusal(refused), False, True
-        call.more_body = False
+        self._last = True
+        at_hand: Any = self.cycle
+        if isinstance(at_hand, Call) and at_hand.more_body and at_hand.output is None:
+            call, new = at_hand, False
+        else:
+            call, new = Call(self, None, False), True
+        call.refused, call.keep_alive, call.more_body = refusal(refused), False, False
         if call.started:
             self.finish(call, call.refused)
-        elif (self._calls and not self.pipeline) or not self._busy():
-            self._begin(call)
-        elif call is not self.cycle:
+        elif new and (self.pipeline or (self._busy() and not self._calls)):
             self.pipeline.appendleft((call, self.app))  # type: ignore[arg-type]
+        elif new:
+            self._begin(call)
         self.cycle = call  # type: ignore[assignment]
 
     def _close(self) -> None:

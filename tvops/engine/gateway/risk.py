@@ -11,7 +11,7 @@ from tvops.engine.instruments import InstrumentTable
 from tvops.engine.records import ALL_INSTRUMENTS, Limit
 
 if TYPE_CHECKING:
-    from tvops.engine.projections.configuration import Configuration
+    from tvops.engine.matching.engine import Engine
 
 _MAX_NOTIONAL = 1 << 62
 _PER_INSTRUMENT = ("max_order_quantity", "max_order_notional", "max_position", "collar_bps")
@@ -47,21 +47,21 @@ def pack_limits(table: InstrumentTable, limits: RiskLimits) -> bytes:
     return b"".join(packed)
 
 
-def read_limits(table: InstrumentTable, set_limits: Configuration, account: int | None) -> list[RiskLimits]:
-    """Give the limits that were set: those for everybody (None), or those of one account."""
+def read_limits(table: InstrumentTable, engine: Engine, account: int | None) -> list[RiskLimits]:
+    """Give the limits in force: those for everybody (None), or those of one account."""
     number = account or 0
     limits = [
         RiskLimits(
             account=account,
-            max_open_orders=set_limits.limit(Limit.MAX_OPEN_ORDERS, number, ALL_INSTRUMENTS) or None,
+            max_open_orders=engine.limit(Limit.MAX_OPEN_ORDERS, number) or None,
         )
     ]
     for instrument in table.all:
         lots, most, held = (
-            set_limits.limit(kind, number, instrument.index)
+            engine.limit(kind, number, instrument.index)
             for kind in (Limit.MAX_ORDER_QUANTITY, Limit.MAX_ORDER_NOTIONAL, Limit.MAX_POSITION)
         )
-        collar = set_limits.limit(Limit.COLLAR, 0, instrument.index) if not number else 0
+        collar = engine.limit(Limit.COLLAR, 0, instrument.index) if not number else 0
         limits.append(
             RiskLimits(
                 account=account,

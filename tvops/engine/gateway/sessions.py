@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
-from picows.picows import WSAutoPingStrategy, WSProtocol
+from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 
 from tvops.engine.gateway import requests
 from tvops.engine.gateway.auth import KeyRing, Principal

@@ -42,7 +42,7 @@ from tvops.engine.matching import snapshot
 from tvops.engine.matching.batch import apply_batch
 from tvops.engine.matching.memory import EventBuffer, fresh_arena
 from tvops.engine.matching.views import read_depth, read_orders
-from tvops.engine.records import ALL_ACCOUNTS, COMMAND
+from tvops.engine.records import ALL_ACCOUNTS, COMMAND, Limit
 
 MAX_ORDERS = at.SLOT_MASK - 1
 _EVENT_ROOM = 1 << 15
@@ -134,6 +134,26 @@ class Engine:
     def is_exempt(self, account: int) -> bool:
         """Say whether no limits hold for the account."""
         return bool(self._account(account)[at.A_FLAGS] & at.EXEMPT)
+
+    def limit(self, limit: Limit, account: int = 0, instrument: int = 0) -> int:
+        """Give the value of a limit that was set for exactly these; 0: none is.
+
+        Args:
+            limit: any but EXEMPT.
+            account: 0 for the limit of all that have none of their own; COLLAR has no other.
+            instrument: not read for MAX_OPEN_ORDERS.
+        """
+        if limit == Limit.MAX_OPEN_ORDERS:
+            value = self._account(account)[at.A_MAX_OPEN] if account else self._arena.words[at.H_MAX_OPEN]
+        elif limit == Limit.COLLAR:
+            value = self._instrument(instrument)[at.I_COLLAR]
+        elif account:
+            self._account(account)
+            first = self._arena.words[at.H_POSITIONS] + (instrument * self._sizes[1] + account) * at.POSITION_WORDS
+            value = self._arena.words[first + at.P_LIMITS + limit - Limit.MAX_ORDER_QUANTITY]
+        else:
+            value = self._instrument(instrument)[at.I_LIMITS + limit - Limit.MAX_ORDER_QUANTITY]
+        return 0 if value in (at.UNLIMITED, at.UNLIMITED_BPS) else int(value)
 
     def open_orders(self, account: int) -> int:
         """How many orders of the account rest."""
