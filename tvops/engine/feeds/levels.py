@@ -45,6 +45,7 @@ class LevelParser:
         self.prices = np.empty(4096, np.int64)
         self.lots = np.empty(4096, np.int64)
         self.cut = 0
+        self.parse([b"[]"], [0])  # compiles now, not at the first data
 
     def parse(
         self, pieces: Sequence[bytes | Raw], instruments: Sequence[int]

@@ -38,6 +38,7 @@ class SyntheticFeed:
         self._random = np.array([(seed * 0x9E3779B97F4A7C15 + 1) % (1 << 64)], np.uint64)
         self._sent = 0
         self._behind = 0
+        self.make(0, 0)  # compiles now, not at the first data
 
     def describe(self) -> str:
         """Say what this is."""

@@ -33,6 +33,9 @@ class Bars:
         self._open["instrument"] = np.arange(count)[:, None]
         self._open["interval"] = INTERVALS
         self.late = 0
+        # compiles now, not at the first data
+        _add(np.empty(0, TRADE), self._open, self._floor, self._changed, np.empty(0, BAR))
+        self.collect(0)
 
     def add_trades(self, trades: NDArray[Any]) -> None:
         """Count TRADE rows in; those of quantity 0 only set prices."""

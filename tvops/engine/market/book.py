@@ -48,6 +48,7 @@ class Books:
         self.crossed = np.zeros(count, np.int64)  # times that an update made bid >= ask
         self.dropped = np.zeros(count, np.int64)  # levels beyond the capacity that were let go
         self._ticks = np.zeros(1024, TICK)
+        self.apply(np.empty(0, DEPTH))  # compiles now, not at the first data
 
     def __len__(self) -> int:
         return len(self.states)

@@ -94,9 +94,12 @@ class PriceService:
 
     async def stop(self) -> None:
         """Stop publishing."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        pending = set(self._tasks)
+        while pending:
+            for task in pending:
+                task.cancel()
+            # a call of the server's client now and then swallows a cancellation: ask again
+            _, pending = await asyncio.wait(pending, timeout=0.1)
         self._tasks.clear()
 
     def health(self) -> Health:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -49,7 +48,7 @@ class Publisher:
         self._max_rows = max_rows
         self._pending: dict[RecordType, list[NDArray[Any]]] = {t: [] for t in RecordType}
         self._waiting = 0
-        self._full = asyncio.Event()
+        self._wake = asyncio.Event()
         self._last_id = 0
         self._recovered = False
 
@@ -71,7 +70,7 @@ class Publisher:
                 return
             self._waiting += len(rows)
             if self._waiting >= self._max_rows:
-                self._full.set()
+                self._wake.set()
         self._pending[record_type].append(rows)
 
     async def run(self, gather: Callable[[bool], None]) -> None:
@@ -81,12 +80,14 @@ class Publisher:
             gather: called every batch interval, just before a write, to add what is made only then; its
                 argument says that readers may have lost everything and need snapshots.
         """
-        due = time.monotonic() + self._interval
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._interval
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, due - time.monotonic())):
-                    await self._full.wait()
-            now = time.monotonic()
+            timer = loop.call_at(due, self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
+            self._wake.clear()
+            now = loop.time()
             if now >= due:
                 due = max(due + self._interval, now)
                 recovered, self._recovered = self._recovered, False
@@ -116,7 +117,6 @@ class Publisher:
     def _entries(self) -> Iterator[Entry]:
         """Take everything that is pending, as packed entries with rising ids."""
         self._waiting = 0
-        self._full.clear()
         for record_type, gathered in self._pending.items():
             if not gathered:
                 continue

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvops.engine.compiled import kernel
-from tvops.engine.records import TICK, TickFlag
+from tvops.engine.records import TICK, TRADE, TickFlag
 
 _TRADE, _STALE = int(TickFlag.TRADE), int(TickFlag.STALE)
 
@@ -29,6 +29,8 @@ class TickFilter:
         self.stale = np.zeros(count, np.bool_)
         self.has_ticker = np.zeros(count, np.bool_)
         """Instruments with a top-of-book source: for them, tops of the book make no ticks."""
+        # compiles now, not at the first data
+        self.select(np.empty(0, TICK), np.empty(0, TICK), np.empty(0, TRADE))
 
     def select(self, ticks: NDArray[Any], tops: NDArray[Any], trades: NDArray[Any]) -> NDArray[Any]:
         """Give the TICK rows to publish.

@@ -38,6 +38,8 @@ class Windows:
         self._valid = np.zeros(count, np.bool_)  # readers have a valid book
         self._numbers = np.zeros(count, np.uint64)
         self._rows = np.zeros(int(depths.sum()) * 6 + count, DEPTH)
+        nothing = np.zeros(count, np.bool_)
+        self.publish(Books(count, 1), nothing, nothing, 0)  # compiles now, not at the first data
 
     def publish(
         self, books: Books, changed: NDArray[np.bool_], snapshots: NDArray[np.bool_], time: int
