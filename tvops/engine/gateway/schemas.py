@@ -229,7 +229,7 @@ class HealthReport(Struct, frozen=True):
     """State of the gateway and of everything that it needs."""
 
     status: Literal["ok", "starting", "degraded", "failed"]
-    parts: dict[str, PartHealth]
+    services: dict[str, PartHealth]
 
 
 class RiskLimits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
