@@ -1,16 +1,18 @@
-"""Fixtures that give tests real Valkey servers.
+"""Fixtures that give tests real Valkey servers ($TVOPS_VALKEY_BINARY chooses others).
 
 `valkey`: one server without persistence, empty for every test; `client`: a client of it.
+`start_server`: further ones, with arguments, that a test may kill and start again.
 `bus`: servers of all three roles, empty for every test, the ledger's with `appendfsync always`.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,6 +116,20 @@ async def client(valkey: Valkey) -> AsyncIterator[Redis]:
     client = Redis.from_url(valkey.url, protocol=2)
     yield client
     await client.aclose()
+
+
+@pytest.fixture
+def start_server(short_folder: Path) -> Iterator[Callable[..., Valkey]]:
+    """Give a function that starts a server with further arguments; it is killed after the test."""
+    servers: list[Valkey] = []
+
+    def start(*arguments: str) -> Valkey:
+        servers.append(Valkey(Path(tempfile.mkdtemp(dir=short_folder)), arguments))
+        return servers[-1].start()
+
+    yield start
+    for server in servers:
+        server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,22 +14,6 @@ from tvops.errors import ServerError
 from tvops.settings import Settings
 
 GOOD = ("--appendonly", "yes", "--appendfsync", "always")
-
-
-@pytest.fixture
-def start(short_folder: Path, valkey: Any) -> Iterator[Callable[..., str]]:
-    """Give a function that starts a server with these arguments and gives its URL."""
-    servers: list[Any] = []
-
-    def start(*arguments: str) -> str:
-        folder = Path(tempfile.mkdtemp(dir=short_folder))
-        servers.append(type(valkey)(folder, arguments))
-        servers[-1].start()
-        return str(servers[-1].url)
-
-    yield start
-    for server in servers:
-        server.kill()
 
 
 async def refusal(urls: dict[str, str], **changes: str) -> str:
@@ -57,15 +39,17 @@ async def refusal(urls: dict[str, str], **changes: str) -> str:
     ],
 )
 async def test_an_unfit_ledger_is_refused(
-    role_urls: dict[str, str], start: Callable[..., str], arguments: tuple[str, ...], reason: str
+    role_urls: dict[str, str], start_server: Callable[..., Any], arguments: tuple[str, ...], reason: str
 ) -> None:
-    message = await refusal(role_urls, ledger=start(*arguments))
+    message = await refusal(role_urls, ledger=start_server(*arguments).url)
     assert message.startswith("ledger server unix://")
     assert reason in message
 
 
-async def test_a_password_is_used_and_never_shown(role_urls: dict[str, str], start: Callable[..., str]) -> None:
-    url = start(*GOOD, "--requirepass", "secret")
+async def test_a_password_is_used_and_never_shown(
+    role_urls: dict[str, str], start_server: Callable[..., Any]
+) -> None:
+    url = start_server(*GOOD, "--requirepass", "secret").url
     bus = await Bus.connect(Settings(), {**role_urls, "ledger": url.replace("unix://", "unix://:secret@")})
     await bus.close()
     message = await refusal(role_urls, ledger=url.replace("unix://", "unix://:secret2@"))
@@ -101,9 +85,9 @@ def test_an_old_server_is_refused(version: str) -> None:
 
 
 async def test_figures_and_health_tell_of_a_dead_server(
-    role_urls: dict[str, str], start: Callable[..., str]
+    role_urls: dict[str, str], start_server: Callable[..., Any]
 ) -> None:
-    url = start()
+    url = start_server().url
     bus = await Bus.connect(Settings(), {**role_urls, "market": url})
     assert (await bus.figures())["market"]["memory"] > 0
     with SyncRedis.from_url(url) as client:

@@ -30,8 +30,10 @@ async def running(settings: Settings) -> AsyncIterator[tuple[EmbeddedServers, Bu
     watch = asyncio.create_task(servers.supervise())
     try:
         bus = await Bus.connect(settings, urls)
-        yield servers, bus
-        await bus.close()
+        try:
+            yield servers, bus
+        finally:
+            await bus.close()
     finally:
         watch.cancel()
         with suppress(asyncio.CancelledError):
@@ -48,6 +50,10 @@ async def pids_other_than(servers: EmbeddedServers, old: list[int]) -> list[int]
     while len(pids := servers.pids()) < 3 or set(pids) & set(old) or servers.health().state != "ok":
         await asyncio.sleep(0.02)
     return pids
+
+
+def cwd(pid: int) -> str:
+    return str(Path(f"/proc/{pid}/cwd").readlink())
 
 
 def alive(pid: int) -> bool:
@@ -86,6 +92,27 @@ async def test_killed_servers_come_back_with_the_ledger(settings: Settings) -> N
         await pids_other_than(servers, old)
         assert await bus.ledger.xrange("ledger:{0}") == [(b"1-0", {b"p": b"kept"})]
         assert await bus.market.get("gone") is None
+
+
+async def test_no_acknowledged_append_is_lost_when_the_server_is_killed(settings: Settings) -> None:
+    async with running(settings) as (servers, bus):
+        acknowledged = []
+        kills = 0
+        for seq in range(1, 600):
+            try:
+                await bus.ledger.xadd("ledger:{0}", {"p": b"%d" % seq}, id=f"{seq}-0")
+                acknowledged.append(seq)
+            except RedisError:
+                await asyncio.sleep(0.01)
+            if seq % 200 == 100:
+                victim = next(pid for pid in servers.pids() if cwd(pid).endswith("/ledger"))
+                asyncio.get_running_loop().call_soon(os.kill, victim, signal.SIGKILL)
+                kills += 1
+        while servers.health().state != "ok":
+            await asyncio.sleep(0.02)
+        kept = {int(name.split(b"-")[0]) for name, _ in await bus.ledger.xrange("ledger:{0}")}
+    assert kills == 3
+    assert kept >= set(acknowledged)
 
 
 SUPERVISOR = """

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -117,9 +116,9 @@ async def test_memory_pressure_takes_the_oldest_segments(valkey: Any, client: Re
 
 @pytest.mark.parametrize("group", [None, "g"])
 async def test_a_reader_survives_the_server(
-    short_folder: Path, valkey: Any, group: str | None, caplog: pytest.LogCaptureFixture
+    start_server: Callable[..., Any], group: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = type(valkey)(Path(tempfile.mkdtemp(dir=short_folder))).start()
+    server = start_server()
     client = Redis.from_url(server.url, protocol=2, retry=Retry(NoBackoff(), 0))
     writer = StreamWriter(client, "t:{0}", segment_span=10)
     reader = StreamReader(client, "t:{0}", start="oldest", group=group)
@@ -147,7 +146,6 @@ async def test_a_reader_survives_the_server(
     assert reader.gap
     assert 1 <= caplog.text.count("no server") <= 2
     await client.aclose()
-    server.kill()
 
 
 async def test_a_group_goes_on_where_it_was(client: Redis) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from tvops.engine.services import Health
 from tvops.errors import ServerError
 from tvops.settings import Settings
 
-KEEPALIVE_SECONDS = 30
+_KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +134,13 @@ def _client(settings: Settings, role: Role, url: str) -> Redis:
         "max_connections": settings.redis_max_connections,
         "timeout": settings.redis_socket_timeout,
         "socket_timeout": settings.redis_socket_timeout,
+        "socket_connect_timeout": settings.redis_connect_timeout,
         "retry": retry,
         "protocol": 2,
         "client_name": "tvops",
     }
     if not url.startswith("unix:"):
-        options |= {"socket_connect_timeout": settings.redis_connect_timeout, "socket_keepalive": True}
+        options |= {"socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE}
     try:
         return Redis(connection_pool=BlockingConnectionPool.from_url(url, **options))
     except ValueError as error:

@@ -32,8 +32,10 @@ MAX_LOG_BYTES = 1 << 20
 
 _STEP_SECONDS = 0.01
 _ANSWER_SECONDS = 10.0  # until a process that holds the files but does not answer counts as hung
+_EXIT_STEPS = 50  # that a process may take to be gone once its connections are
 _TERM_SECONDS = 3.5
 _KILL_SECONDS = 2.0
+_LOG_PREFIX = re.compile(r"^\d+:\w .*? [*#.-] ")
 _TRUNCATED = re.compile(r"short read while loading|Truncating the AOF|loaded anyway", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
@@ -84,12 +86,18 @@ class EmbeddedServer:
             end.cancel()
             writer.close()
             self._lifeline = None
+        for _ in range(_EXIT_STEPS):
+            if self._process is None or self._process.poll() is not None:
+                break
+            await asyncio.sleep(_STEP_SECONDS)
 
     def last_words(self) -> str:
-        """Give the last line of the log that says something, with how the process ended."""
-        lines = [line for line in self._tail().splitlines() if line.strip(" #*-=")]
-        said = re.sub(r"^\d+:\w [^*#.-]*[*#.-] ", "", lines[-1]) if lines else "said nothing"
+        """Give the signal that ended the process, else the last line of its log that says something."""
         code = self._process.poll() if self._process else None
+        if code is not None and code < 0:
+            return f"killed by {signal.Signals(-code).name}"
+        lines = [line for line in self._tail().splitlines() if line.strip(" #*-=")]
+        said = _LOG_PREFIX.sub("", lines[-1]) if lines else "said nothing"
         return f"{said} (exit code {code})" if code is not None else said
 
     async def stop(self) -> None:
@@ -152,6 +160,8 @@ class EmbeddedServer:
             log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 self._log_start = os.fstat(log).st_size
+                if self._process is not None:
+                    self._process.wait()  # it let go of the lock: it is gone, or on its last instructions
                 # a session of its own: Ctrl-C in the terminal must not end it before the workers
                 self._process = subprocess.Popen(
                     [self._config.binary.path, str(config)],
