@@ -47,15 +47,8 @@ class Valkey:
         return f"unix://{self.socket}"
 
     def start(self) -> Valkey:
-        command = [
-            str(get_binary_path()),
-            "--port",
-            "0",
-            "--unixsocket",
-            str(self.socket),
-            "--dir",
-            str(self.folder),
-        ]
+        binary = os.environ.get("TVOPS_VALKEY_BINARY") or str(get_binary_path())
+        command = [binary, "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)]
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen([*command, "--save", "", *self.arguments], stdout=log, stderr=log)
         log.close()
