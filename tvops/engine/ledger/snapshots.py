@@ -15,8 +15,8 @@ The state is a MessagePack map of name -> bytes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import logging
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,8 @@ from tvops.engine.records import VERSION
 from tvops.errors import LedgerError, RefusedError
 
 KEPT = 2
+"""How many good snapshots are kept; the ledger goes back to the oldest of them."""
+
 MAX_BYTES = 1 << 30
 _STEP = 1 << 18  # bytes that one command writes: an append waits for no more than that
 _HEADER = struct.Struct("<4sHxxQqQ")
@@ -37,8 +39,6 @@ _MAGIC = b"TVSN"
 _DIGEST_SIZE = 16
 _START = _HEADER.size + _DIGEST_SIZE
 _DECODER = msgspec.msgpack.Decoder(dict[str, bytes])
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +104,8 @@ class SnapshotStore:
         Raises:
             LedgerError: the server does not answer.
         """
-        pattern = self._prefix.replace("{", r"\{").replace("}", r"\}") + "*"
         try:
-            names = [name async for name in self._client.scan_iter(match=pattern, count=1000)]
+            names = [name async for name in self._client.scan_iter(match=f"{self._prefix}*", count=1000)]
         except RedisError as error:
             raise LedgerError(f"snapshots cannot be listed: {error}") from None
         endings = {name.decode().removeprefix(self._prefix) for name in names}
@@ -131,11 +130,11 @@ class SnapshotStore:
             raise LedgerError(f"{self.key(seq)}: is the snapshot of seq {snapshot.seq}")
         return snapshot
 
-    async def write(self, seq: int, blob: bytes) -> list[int]:
-        """Write an encoded snapshot, in steps, and drop all but the newest ones; give the seqs that are kept.
+    async def write(self, seq: int, blob: bytes) -> None:
+        """Write an encoded snapshot, in steps; it takes its name when it is whole.
 
         Raises:
-            RedisError: the server is away or has no room; the snapshots that were there still are.
+            RedisError: the server is away or has no room.
         """
         draft = f"{self._prefix}draft"
         await self._client.unlink(draft)
@@ -144,9 +143,16 @@ class SnapshotStore:
                 await self._client.append(draft, blob[start : start + _STEP])
             await self._client.rename(draft, self.key(seq))
         except RedisError:
-            await self._client.unlink(draft)
+            with contextlib.suppress(RedisError):
+                await self._client.unlink(draft)
             raise
-        kept = await self.seqs()
-        for old in kept[KEPT:]:
-            await self._client.unlink(self.key(old))
-        return kept[:KEPT]
+
+    async def keep(self, seqs: list[int]) -> None:
+        """Drop every snapshot but those of ``seqs``.
+
+        Raises:
+            RedisError: the server is away or refuses.
+        """
+        for seq in await self.seqs():
+            if seq not in seqs:
+                await self._client.unlink(self.key(seq))

@@ -1,4 +1,7 @@
-"""What instruments and limits the ledger has set: what a start has to compare its settings with."""
+"""Which instruments and limits the settings have put into the ledger: what a start compares its settings with.
+
+Limits that somebody sets at run time are not noted here: they hold until the settings themselves change.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,9 @@ from numpy.typing import NDArray
 
 from tvops.engine.records import EventKind, Kind
 
+SETTINGS_ID = b"tvops:settings"
+"""`client_id` of the commands that come from the settings."""
+
 _FIRST_RARE = int(Kind.SET_LIMIT)
 
 
@@ -19,7 +25,7 @@ class _State(msgspec.Struct):
 
 
 class Configuration:
-    """Instruments by DEFINE and limits by SET_LIMIT, as far as the engine took them."""
+    """Instruments by DEFINE, and limits by SET_LIMIT with `SETTINGS_ID`, as far as the engine took them."""
 
     def __init__(self) -> None:
         self._state = _State()
@@ -29,20 +35,20 @@ class Configuration:
         return self._state.instruments
 
     def limit(self, limit: int, account: int, instrument: int) -> int:
-        """Give the value that was last set for exactly these; 0 where none was."""
+        """Give the value that the settings last set for exactly these; 0 where they set none."""
         return self._state.limits.get((limit, account, instrument), 0)
 
     def apply(self, commands: NDArray[Any], events: NDArray[Any]) -> None:
         """Take in a batch of COMMAND rows and the EVENT rows that the engine made of them."""
-        rare = commands["kind"] >= _FIRST_RARE
-        if not rare.any():
+        if commands["kind"].max() < _FIRST_RARE:
             return
+        rare = commands["kind"] >= _FIRST_RARE
         done = events["command_seq"][events["kind"] == EventKind.DONE]
         for command in commands[rare & np.isin(commands["seq"], done)]:
             if command["kind"] == Kind.DEFINE:
                 ladder = (int(command["price"]), int(command["quantity"]), int(command["order_id"]))
                 self._state.instruments[int(command["instrument"])] = ladder
-            elif command["kind"] == Kind.SET_LIMIT:
+            elif command["kind"] == Kind.SET_LIMIT and command["client_id"] == SETTINGS_ID:
                 key = (int(command["param"]), int(command["account"]), int(command["instrument"]))
                 self._state.limits[key] = int(command["quantity"])
 

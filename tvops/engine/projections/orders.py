@@ -59,6 +59,7 @@ class OrderTable:
         self._closed = np.zeros(history, np.int32)
         self._counters = np.zeros(k.COUNTERS, np.int64)
         self._counters[k.FREE] = capacity
+        self._capture = np.zeros(0, ORDER)
         self._positions = Positions(max_accounts)
         self._executions = Executions()
 
@@ -171,12 +172,16 @@ class OrderTable:
         return self._positions.export()
 
     def capture(self) -> Captured:
-        """Copy the table's state; quick, so that it may be done between two batches."""
-        used = np.flatnonzero(self._rows["status"])
-        end = int(used[-1]) + 1 if len(used) else 0
+        """Copy the table's state; quick, so that it may be done between two batches. Valid until the next call."""
+        end = len(self._rows) - int((self._rows["status"][::-1] != 0).argmax())
+        if len(self._capture) < end:
+            # kept for the next time: fresh pages cost more than the copy
+            self._capture = np.zeros(len(self._rows), ORDER)
+        rows = self._capture[:end]
+        rows[:] = self._rows[:end]
         order = (self._counters[k.CLOSED_FIRST] + np.arange(self._counters[k.CLOSED])) % len(self._closed)
         return Captured(
-            rows=self._rows[:end].copy(),
+            rows=rows,
             client_keys=self._client_keys[:end].copy(),
             closed=self._closed[order],
             placed=self.placed,

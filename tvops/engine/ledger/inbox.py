@@ -1,0 +1,93 @@
+"""Takes the commands of the liquidity accounts out of `inbox:{0}`, from now on, at most once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from tvops.engine.bus.packing import PackingError, unpack
+from tvops.engine.ledger.sequencer import MAX_BATCH, Sequencer
+from tvops.engine.records import FIRST_USER_ACCOUNT, Kind, RecordType
+from tvops.errors import LedgerError
+
+INBOX = "inbox:{0}"
+_KINDS = (Kind.NEW, Kind.AMEND, Kind.CANCEL, Kind.MASS_CANCEL)
+_BLOCK_MS = 1000
+_RETRY_SECONDS = 0.1
+_ENTRIES = 16  # taken at once
+
+logger = logging.getLogger(__name__)
+
+
+class Inbox:
+    """Reads entries, drops what liquidity accounts may not send, and submits the rest in order."""
+
+    def __init__(self, client: Redis, sequencer: Sequencer) -> None:
+        self.trouble = ""
+        self.commands = 0
+        self.refused = 0  # commands that were dropped
+        self.damaged = 0  # entries that could not be read
+        self._client: Any = client
+        self._sequencer = sequencer
+        self._last = "$"
+
+    async def run(self) -> None:
+        """Read until the sequencer stops, also over restarts of the server."""
+        while True:
+            try:
+                if self._last == "$":
+                    await self._find_end()
+                found = await self._client.xread({INBOX: self._last}, count=_ENTRIES, block=_BLOCK_MS)
+            except (RedisError, OSError) as error:
+                if not self.trouble:
+                    logger.warning("the inbox cannot be read, trying again: %s", error)
+                self.trouble = str(error)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            self.trouble = ""
+            for name, fields in found[0][1] if found else ():
+                self._last = name.decode()
+                try:
+                    await self._take(fields.get(b"p", b""))
+                except LedgerError:
+                    return  # the engine has stopped; its health says why
+
+    async def _find_end(self) -> None:
+        """Note where the inbox ends: what comes behind it is not missed between two reads."""
+        newest = await self._client.xrevrange(INBOX, count=1)
+        self._last = newest[0][0].decode() if newest else "0-0"
+
+    async def _take(self, blob: bytes) -> None:
+        try:
+            record_type, rows = unpack(blob)
+        except PackingError as error:
+            self._refuse_entry(str(error))
+            return
+        if record_type != RecordType.COMMAND:
+            self._refuse_entry(f"holds {record_type.name} rows")
+            return
+        allowed = rows[allowed_rows(rows)]
+        self.refused += len(rows) - len(allowed)
+        for start in range(0, len(allowed), MAX_BATCH):
+            part = allowed[start : start + MAX_BATCH]
+            await self._sequencer.room(len(part))
+            self._sequencer.submit(part)
+            self.commands += len(part)
+
+    def _refuse_entry(self, why: str) -> None:
+        if not self.damaged:
+            logger.error("an entry of the inbox is passed over: %s", why)
+        self.damaged += 1
+
+
+def allowed_rows(rows: NDArray[Any]) -> NDArray[np.bool_]:
+    """Say which COMMAND rows a liquidity account may send: its orders, without idempotency keys."""
+    account = rows["account"]
+    allowed: NDArray[np.bool_] = (account > 0) & (account < FIRST_USER_ACCOUNT) & (rows["key_high"] == 0)
+    return allowed & np.isin(rows["kind"], _KINDS)
