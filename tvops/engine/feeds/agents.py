@@ -33,7 +33,7 @@ _ARBITERS, _FOLLOWERS, _NOISE, _END = 4, 8, 16, 56
 ACCOUNTS = range(_FIRST, _FIRST + _END)
 
 _FULL_ACTIVITY = 8  # instruments up to which all are as busy as they like; more share what these have
-_ORDERS_PER_SECOND, _MOST_PER_SECOND = 15.0, 90.0  # of noise traders
+_ORDERS_PER_SECOND, _MOST_PER_SECOND = 20.0, 100.0  # of noise traders
 _TREND = 5.0  # units between the averages from which on followers act
 _HOLD = 20.0  # usual orders that a taker holds at most
 _PROTECTION = 25.0  # units behind the best price that an order of a taker goes
@@ -160,9 +160,9 @@ def _stir(
         if uniform(random) < 0.42:
             count = _cross(
                 commands, count, markets, tops, random, instrument, _FIRST + which, side,
-                lots(market, 0.2, random), serial,
+                lots(market, 0.15, random), serial,
             )  # fmt: skip
-            market.excitement += 0.025
+            market.excitement += 0.02
         else:
             count = _place_noise(commands, count, slots, markets, tops, random, instrument, _FIRST + which, side)
     return count
