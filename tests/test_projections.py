@@ -57,7 +57,7 @@ DEFINES = [
 
 @st.composite
 def workloads(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Commands around one price, so that a good part trades; order ids of amends and cancels are filled in later."""
+    """Commands around one price, so that a good part trades; `run` fills in what amends and cancels are for."""
     commands = []
     for n in range(draw(st.integers(1, 60))):
         kind = draw(st.sampled_from([Kind.NEW] * 6 + [Kind.AMEND, Kind.CANCEL, Kind.MASS_CANCEL]))
