@@ -85,7 +85,6 @@ class Stack:
         """Give the processes of the stack by name: serve, engine, market, ledger, results, market-server."""
         assert self.process is not None
         found = {"serve": psutil.Process(self.process.pid)}
-        directory = str(self.data_dir.resolve())
         for process in psutil.process_iter(["cmdline", "name"]):
             line = process.info["cmdline"] or []
             if "tvops.engine.worker" in line and process.ppid() == self.process.pid:
@@ -94,7 +93,6 @@ class Stack:
             for pid_file in (self.data_dir / "valkey" / role).glob("*.pid"):
                 with contextlib.suppress(psutil.Error, ValueError):
                     found[f"valkey-{role}"] = psutil.Process(int(pid_file.read_text()))
-        assert directory
         return found
 
     def order(self, **fields: Any) -> httpx.Response:

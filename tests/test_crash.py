@@ -105,6 +105,8 @@ def test_kill_the_supervisor_leaves_no_second_stack_behind(tmp_path: Path) -> No
             workers = [p for name, p in stack.processes().items() if name in ("engine", "market")]
             servers = {p.pid for name, p in stack.processes().items() if name.startswith("valkey")}
             stack.processes()["serve"].kill()
+            assert stack.process is not None
+            stack.process.wait()
             deadline = time.monotonic() + 10
             while any(p.is_running() and p.status() != "zombie" for p in workers) and time.monotonic() < deadline:
                 time.sleep(0.05)
