@@ -18,7 +18,7 @@ from tvops.engine.feeds.value import MARKET, STEP_SECONDS
 from tvops.engine.instruments import Instrument, InstrumentTable
 from tvops.engine.market.own_orders import OwnOrders
 from tvops.engine.market.quoting import QuotingService
-from tvops.engine.records import COMMAND
+from tvops.engine.records import COMMAND, EVENT
 from tvops.settings import Settings
 
 _UNIT = 0.5e-4  # of the price
@@ -96,6 +96,11 @@ class SimService(QuotingService):
         """Cancel what is in the book, as far as that works within a second, and save the values."""
         await super().stop()
         self._save()
+
+    def _compile(self) -> None:
+        rehearsal = Crowd(self._table, 0)
+        rehearsal.orders.follow(np.zeros(0, EVENT))
+        rehearsal.step()
 
     async def _round(self) -> None:
         if time.monotonic() - self._saved >= _SAVE_SECONDS:

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from tvops.engine.bus.roles import Bus
 from tvops.engine.instruments import MAX_QUANTITY_LOTS, InstrumentTable
-from tvops.engine.market.book import Books
+from tvops.engine.market.book import Books, BookState
 from tvops.engine.market.mirror_kernels import RUN, RUNS, gather_runs, reflect, sweep
 from tvops.engine.market.own_orders import NO_SLOT, OwnOrders
 from tvops.engine.market.price import PriceService
 from tvops.engine.market.quoting import QuotingService
-from tvops.engine.records import COMMAND, MIRROR_MAKER, MIRROR_TAKER, TRADE, Kind
+from tvops.engine.records import COMMAND, EVENT, MIRROR_MAKER, MIRROR_TAKER, TRADE, Kind, Side
 from tvops.engine.services import Health
 from tvops.settings import Settings
 
@@ -127,6 +127,7 @@ class MirrorService(QuotingService):
 
     def __init__(self, settings: Settings, bus: Bus, table: InstrumentTable, price_service: PriceService) -> None:
         self._mirror = Mirror(table, settings.mirror_levels)
+        self._table = table
         self._price = price_service
         self._trades: list[NDArray[Any]] = []
         self._trade_count = 0
@@ -147,6 +148,15 @@ class MirrorService(QuotingService):
     def _begin(self) -> None:
         self._mirror.begin()
         self._take_trades()
+
+    def _compile(self) -> None:
+        rehearsal, books = Mirror(self._table, 1), Books(len(self._table), 1)
+        rehearsal.orders.follow(np.zeros(0, EVENT))
+        books.states[:] = BookState.LIVE
+        rehearsal.reflect(books, True)
+        trade = np.zeros(1, TRADE)
+        trade["side"], trade["price"], trade["quantity"] = Side.BUY, 1, 1
+        rehearsal.sweep(trade)
 
     async def _round(self) -> None:
         trades = self._take_trades()
