@@ -116,6 +116,15 @@ def test_the_book_never_crosses(visit: Visit) -> None:
         visit.page.wait_for_timeout(50)
 
 
+def test_the_book_is_the_engines(visit: Visit, stack: Stack) -> None:
+    """Both move on between the two looks: most of the best levels have to be the same, at every look."""
+    for _ in range(15):
+        visit.page.wait_for_timeout(200)
+        engine = stack.client.get("/v1/book/BTC-USDT", params={"depth": 12}).json()
+        for side, rows in (("buy", engine["bids"]), ("sell", engine["asks"])):
+            assert len({row[0] for row in rows} & set(levels(visit.page, side))) >= 6
+
+
 def test_an_order_from_the_ticket_opens_and_is_cancelled(visit: Visit, stack: Stack) -> None:
     page = visit.page
     page.evaluate("() => { window.notReloaded = true; }")

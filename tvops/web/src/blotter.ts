@@ -1,6 +1,6 @@
 // The tables below the chart: open orders, order history, executions, positions.
 
-import { grouped } from "./decimal.js";
+import { grouped, trimmed } from "./decimal.js";
 import { byId, redraw, setText, timeOfDay } from "./dom.js";
 import { type Account, type Execution, type Order, type Position } from "./orders.js";
 import { profit } from "./profit.js";
@@ -60,7 +60,7 @@ function positionColumns(marks: Marks): readonly Column<Position>[] {
         { title: "Average price", text: (p) => (p.averagePrice === null ? "–" : grouped(p.averagePrice)), kind: "number" },
         { title: "Last price", text: last, kind: "number" },
         { title: "Unrealised P&L", text: unrealized, kind: "signed" },
-        { title: "Realised P&L", text: (p) => grouped(p.realized), kind: "signed" },
+        { title: "Realised P&L", text: (p) => grouped(trimmed(p.realized, 2)), kind: "signed" },
     ];
 }
 
