@@ -78,6 +78,8 @@ def reader_takes(rows: Any, books: list[Model]) -> None:
             model.state = BookState.GAP
             assert row["update"] == model.update
             continue
+        if model.state == BookState.SYNCING and not flags & SNAPSHOT:
+            continue
         if flags & FIRST:
             if flags & SNAPSHOT:
                 assert int(row["update"]) - model.update in (0, 1)
