@@ -10,6 +10,8 @@ import re
 import sys
 from pathlib import Path
 
+import typer
+
 from tvops import errors, settings
 from tvops.cli import COMMANDS, build_app
 
@@ -50,12 +52,22 @@ def commands_page() -> str:
     from typer.testing import CliRunner
 
     lines = ["# Commands\n"]
-    for name in COMMANDS:
+    for words in _calls():
         environment = {"TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "100", "TERMINAL_WIDTH": "100"}
-        result = CliRunner().invoke(build_app([name]), [name, "--help"], prog_name="tvops", env=environment)
+        result = CliRunner().invoke(build_app(words), [*words, "--help"], prog_name="tvops", env=environment)
         text = "\n".join(line.rstrip() for line in result.output.strip("\n").splitlines())
-        lines.append(f"## tvops {name}\n\n```text\n{text}\n```\n")
+        lines.append(f"## tvops {' '.join(words)}\n\n```text\n{text}\n```\n")
     return HEAD + "\n".join(lines)
+
+
+def _calls() -> list[list[str]]:
+    """Give the words of every command and subcommand."""
+    calls = []
+    for name in COMMANDS:
+        calls.append([name])
+        group = typer.main.get_command(build_app([name])).commands[name]  # type: ignore[attr-defined]
+        calls += [[name, sub] for sub in getattr(group, "commands", ())]
+    return calls
 
 
 PAGES = {"settings.md": settings_page, "exit-codes.md": errors_page, "commands.md": commands_page}
