@@ -1,9 +1,9 @@
-"""Exchange decimals against Python's Decimal."""
+"""Exchange decimals against exact fractions."""
 
 from __future__ import annotations
 
 import json
-from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -27,8 +27,8 @@ def model(instrument: int, levels: list[list[str]]) -> tuple[PieceStatus, list[t
             whole, _, fraction = text.partition(".")
             if not whole.isdigit() or ("." in text and not fraction.isdigit()):
                 return PieceStatus.MALFORMED, [], 0
-        price = Decimal(price_text) / Decimal(row.price.text)
-        quantity = Decimal(quantity_text) / Decimal(row.quantity.text)
+        price = Fraction(price_text) / Fraction(row.price.text)
+        quantity = Fraction(quantity_text) / Fraction(row.quantity.text)
         if price % 1 or price >= MAX_UNITS or quantity >= MAX_UNITS:
             return PieceStatus.INEXACT, [], 0
         cut += quantity % 1 != 0
