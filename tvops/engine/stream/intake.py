@@ -64,16 +64,13 @@ class Intake:
                 if not self.damaged:
                     logger.error("an entry of the market stream cannot be read and is left out: %s", error)
                 self.damaged += 1
+                updates += self._take_gathered(gathered)
                 updates += self.interrupt()
                 continue
             if record_type in gathered:
                 gathered[record_type].append(rows)
                 self.records += len(rows)
-        for record_type, batches in gathered.items():
-            if batches:
-                rows = np.concatenate(batches) if len(batches) > 1 else batches[0]
-                updates.extend(self._take_rows(record_type, rows))
-        return updates
+        return updates + self._take_gathered(gathered)
 
     def interrupt(self) -> list[Update]:
         """Note that entries were lost: books wait for their next snapshot, and every topic tells of the gap."""
@@ -130,6 +127,15 @@ class Intake:
         if missed <= 0:
             return update
         return update._replace(flags=update.flags | FrameFlag.CONFLATED, missed=missed)
+
+    def _take_gathered(self, gathered: dict[RecordType, list[NDArray[Any]]]) -> list[Update]:
+        updates: list[Update] = []
+        for record_type, batches in gathered.items():
+            if batches:
+                rows = np.concatenate(batches) if len(batches) > 1 else batches[0]
+                updates.extend(self._take_rows(record_type, rows))
+                batches.clear()
+        return updates
 
     def _take_rows(self, record_type: RecordType, rows: NDArray[Any]) -> Iterable[Update]:
         if record_type is RecordType.DEPTH:

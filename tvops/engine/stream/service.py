@@ -185,7 +185,7 @@ class StreamService:
         failures = self._reader.failures
         while True:
             try:
-                entries = await self._reader.read(BLOCK_MS)
+                entries = await self._reader.read(0 if self._health.state == "starting" else BLOCK_MS)
             except RedisError as error:
                 self._degrade(f"the market server refuses: {error}")
                 await asyncio.sleep(RETRY_SECONDS)
@@ -258,7 +258,7 @@ class StreamService:
         states = [health.state for health in services.values()]
         state = next((s for s in ("failed", "starting", "degraded") if s in states), "ok")
         status = HTTPStatus.OK if state == "ok" else HTTPStatus.SERVICE_UNAVAILABLE
-        return Answer(msgspec.json.encode({"state": state, "services": services}), status)
+        return Answer(msgspec.json.encode({"status": state, "services": services}), status)
 
 
 def _json(value: Any) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 MESSAGES_PER_SECOND = 50
 MAX_ERRORS = 100  # in a row
 CLOSE_SECONDS = 1.0
+SOCKET_BUFFER_BYTES = 128 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +87,12 @@ class Session(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         """Start the session."""
-        socket = transport.underlying_transport
-        self.transport, self.write = transport, socket.write
+        connection = transport.underlying_transport
+        self.transport, self.write = transport, connection.write
+        # left to itself, the kernel holds up to tcp_wmem (4 MB and more) for a client that does not read
+        connection.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
         high = self.hub.buffer_bytes
-        socket.set_write_buffer_limits(high=high, low=high // 8)
+        connection.set_write_buffer_limits(high=high, low=high // 8)
         self.hub.add(self)
         self.send(welcome(self.hub.encoder.epoch, self.hub.catalogue.instruments, self.hub.keys is not None))
 
@@ -98,16 +102,16 @@ class Session(WSListener):
 
     def pause_writing(self) -> None:
         """Pass the session over from here on: it has too many unsent bytes. Its own messages wait as well."""
-        socket = self.transport.underlying_transport
-        if not self.closing_at and not socket.is_closing():
-            socket.pause_reading()
+        connection = self.transport.underlying_transport
+        if not self.closing_at and not connection.is_closing():
+            connection.pause_reading()
             self.hub.pause(self)
 
     def resume_writing(self) -> None:
         """Go on: most of the unsent bytes are sent."""
-        socket = self.transport.underlying_transport
-        if self.paused_at and not self.closing_at and not socket.is_closing():
-            socket.resume_reading()
+        connection = self.transport.underlying_transport
+        if self.paused_at and not self.closing_at and not connection.is_closing():
+            connection.resume_reading()
             self.hub.unpause(self)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -151,9 +155,9 @@ class Session(WSListener):
         self.closing_at = self.hub.now()
         self.hub.quiet(self)
         self.transport.send_close(code, reason)
-        socket = self.transport.underlying_transport
-        if self.paused_at and not socket.is_closing():
-            socket.resume_reading()
+        connection = self.transport.underlying_transport
+        if self.paused_at and not connection.is_closing():
+            connection.resume_reading()
 
     def abort(self) -> None:
         """End the connection now."""
