@@ -67,7 +67,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     # Redis/Valkey
     redis_max_connections: Annotated[int, msgspec.Meta(ge=2, le=10_000)] = 32  # pool size per role and process
-    redis_socket_timeout: Seconds = 5.0  # seconds until a call counts as failed
+    redis_socket_timeout: Annotated[float, msgspec.Meta(ge=0.5, le=600)] = (
+        5.0  # seconds until a call counts as failed
+    )
     redis_connect_timeout: Seconds = 2.0  # seconds until a connection attempt counts as failed
     ledger_memory_mb: Annotated[int, msgspec.Meta(ge=16)] = 128  # maxmemory of the embedded ledger server
     market_memory_mb: Annotated[int, msgspec.Meta(ge=8)] = 32  # maxmemory of the embedded market server
@@ -85,9 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     segment_seconds: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 10  # length of a market stream segment
     results_ttl_seconds: Annotated[int, msgspec.Meta(ge=10)] = 600  # how long results stay in their stream
     slow_client_threshold: Positive = 10  # conflations in a row after which a session is dropped
-    session_buffer_kb: Annotated[int, msgspec.Meta(ge=16, le=65_536)] = (
-        1024  # unsent bytes that a session may hold
-    )
+    session_buffer_kb: Annotated[int, msgspec.Meta(ge=16, le=65_536)] = 1024  # kB that a session may hold unsent
     log_level: Literal["debug", "info", "warning", "error"] = "info"  # least important log lines to show
     stats_interval_seconds: Seconds = 30.0  # how often the stream statistics are logged
 
