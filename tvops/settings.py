@@ -20,6 +20,8 @@ from tvops.errors import SettingsError
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+Kilobytes = Annotated[int, msgspec.Meta(ge=16, le=65_536)]
+Timeout = Annotated[float, msgspec.Meta(ge=0.5, le=600)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
 
 SERVICES: tuple[Literal["engine", "market"], ...] = ("engine", "market")
@@ -67,9 +69,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     # Redis/Valkey
     redis_max_connections: Annotated[int, msgspec.Meta(ge=2, le=10_000)] = 32  # pool size per role and process
-    redis_socket_timeout: Annotated[float, msgspec.Meta(ge=0.5, le=600)] = (
-        5.0  # seconds until a call counts as failed
-    )
+    redis_socket_timeout: Timeout = 5.0  # seconds until a call counts as failed
     redis_connect_timeout: Seconds = 2.0  # seconds until a connection attempt counts as failed
     ledger_memory_mb: Annotated[int, msgspec.Meta(ge=16)] = 128  # maxmemory of the embedded ledger server
     market_memory_mb: Annotated[int, msgspec.Meta(ge=8)] = 32  # maxmemory of the embedded market server
