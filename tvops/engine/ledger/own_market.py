@@ -141,7 +141,7 @@ def diff_side(levels: Any, told: Any, sizes: Any, side: int, rows: Any, at: int)
     old, new = 0, 0
     while old < sizes[side] or new < levels.shape[0]:
         price = quantity = 0
-        if new == levels.shape[0] or (old < sizes[side] and sign * told[old, 0] > sign * levels[new, 0]):
+        if new == levels.shape[0] or (old < sizes[side] and sign * told[old, 0] < sign * levels[new, 0]):
             price = told[old, 0]
             old += 1
         else:
