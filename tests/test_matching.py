@@ -172,6 +172,9 @@ def test_every_event_equals_the_models_and_cuts_do_not_matter(seed, count, cut):
     for instrument, book in model.books.items():
         assert whole.last_price(instrument) == book.last
         assert whole.is_halted(instrument) == book.halted
+        assert whole.limit(Limit.COLLAR, instrument=instrument) == (book.collar or 0)
+        for which, value in book.limits.items():
+            assert whole.limit(which, instrument=instrument) == value
         for side, rows in zip((1, 2), whole.depth(instrument, 100), strict=True):
             levels = {}
             for resting in book.queue(side):
@@ -180,6 +183,10 @@ def test_every_event_equals_the_models_and_cuts_do_not_matter(seed, count, cut):
             assert [tuple(row) for row in rows] == [(price, *level) for price, level in levels.items()]
     assert whole.live_orders == len(model.live) == len(whole.orders())
     assert whole.is_killed() == model.all_killed
+    for (account, instrument, which), value in model.account_limits.items():
+        assert whole.limit(which, account, instrument) == value
+    for account, value in model.open_limits.items():
+        assert whole.limit(Limit.MAX_OPEN_ORDERS, account) == value
     for account in range(1, 6):
         assert whole.open_orders(account) == len(model.resting(account))
         assert whole.is_killed(account) == (account in model.killed)

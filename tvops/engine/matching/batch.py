@@ -1,79 +1,65 @@
 """The one kernel that applies commands: a fast path for what there is most of, and the way to everything else."""
 
-import numpy as np
-
 from tvops.engine.compiled import kernel
 from tvops.engine.matching import layout as at
 from tvops.engine.matching.book import (
     account_open,
     free_slot,
     position_of,
+    put_top,
     rest,
     side_of,
+    side_of_meta,
     take_slot,
-    tell_top,
+    who_of_meta,
 )
 from tvops.engine.matching.control import control, control_refusal, ladder_words
 from tvops.engine.matching.entry import amend, amend_refusal, cancel, enter, find_order, pack_meta
 from tvops.engine.matching.keys import find_key, remember_key
 from tvops.engine.matching.layout import Array, Halves, Words
 from tvops.engine.matching.risk import crosses, refusal
-from tvops.engine.matching.words import emit, part, u, who_word, wide
+from tvops.engine.matching.standing import note_standing
+from tvops.engine.matching.words import emit, halves_of, hot, part, prefetch, u, who_word, words_of
 from tvops.engine.records import EventKind, Flag, Kind, OrderType, Reason, SelfTrade, Side, TimeInForce
 
 _NEW, _AMEND, _CANCEL, _DEFINE = int(Kind.NEW), int(Kind.AMEND), int(Kind.CANCEL), int(Kind.DEFINE)
 _ACCEPTED, _REJECTED = int(EventKind.ACCEPTED), int(EventKind.REJECTED)
 _TOP, _DUPLICATE = int(EventKind.TOP), int(EventKind.DUPLICATE)
 _UNKNOWN_ORDER, _USER = int(Reason.UNKNOWN_ORDER), int(Reason.USER)
-_BUY, _POST_ONLY = int(Side.BUY), int(Flag.POST_ONLY)
+_BUY, _POST_ONLY, _POST_ONLY_FLAG = int(Side.BUY), int(Reason.POST_ONLY), int(Flag.POST_ONLY)
 _PLAIN = int(OrderType.LIMIT) | int(TimeInForce.GTC) << 8
 _HOW_MASK = 0xFFFF | (0xFF & ~int(Flag.POST_ONLY)) << 16 | (0xFF & ~int(SelfTrade.ALLOW)) << 24
-_BASIS = 10_000
+_AHEAD = 16  # commands; a batch that comes from the network or a file is not in the first-level cache
+_INSTRUMENT_MASK = (at.HALF & ~(at.MAX_INSTRUMENTS - 1)) << 32
 
 
-@part
+@hot
 def reply(who: int, kind: int) -> int:
     """Give a command's account, instrument and side with an event's kind."""
     return (who & ~(at.BYTE << 48)) | (kind << 48)
 
 
-@part
+@hot
 def is_plain(
-    state: Words, who: int, how: int, price: int, quantity: int, slot: int, position: int, account: int,
-    row: int, side: int, sell: int, index: int,
-) -> bool:  # fmt: skip
-    """Say whether a NEW is a limit order that surely may rest: one test of all that `refusal` tests in turn.
+    state: Words, who: int, how: int, price: int, quantity: int, position: int, account: int, side: int, index: int
+) -> bool:
+    """Say whether a NEW is a limit order that may surely rest: all that `refusal` tests, in one look.
 
     Where it says no, `refusal` has the last word.
     """
-    held = state[u(position + at.P_POSITION)]
-    most_quantity = state[u(position + at.P_LIMITS)]
-    most_notional = state[u(position + at.P_LIMITS + 1)]
-    most_position = state[u(position + at.P_LIMITS + 2)]
-    base = at.ACCOUNTS + account * at.ACCOUNT_WORDS
-    most_open = state[u(base + at.A_MAX_OPEN)]
-    most_quantity = most_quantity if most_quantity != 0 else state[u(row + at.I_LIMITS)]
-    most_notional = most_notional if most_notional != 0 else state[u(row + at.I_LIMITS + 1)]
-    most_position = most_position if most_position != 0 else state[u(row + at.I_LIMITS + 2)]
-    most_open = most_open if most_open != 0 else state[u(at.H_MAX_OPEN)]
     step = state[u(side + at.S_STEP)]
-    reference = state[u(row + at.I_LAST)]
+    base = at.ACCOUNTS + account * at.ACCOUNT_WORDS
+    open_now = state[u(position + at.P_OPEN + ((who >> at.WHO_SIDE) & 1 ^ 1))]
+    exposed = open_now + quantity - step * state[u(position + at.P_POSITION)]
     return bool(
         ((how & _HOW_MASK) == _PLAIN)
-        & (u((who >> 32) & at.HALF) < u(at.MAX_INSTRUMENTS))
-        & (account != 0)
-        & (account == (who & at.WORD))
-        & (sell == ((who >> 56) & at.BYTE) - _BUY)
-        & (u(quantity - 1) < u(at.MAX_QUANTITY))
-        & (u(index) < u(state[u(row + at.I_SIZE)]))
-        & (((state[u(base + at.A_FLAGS)] & at.KILLED) | state[u(at.H_KILLED)] | state[u(row + at.I_HALTED)]) == 0)
-        & (quantity <= most_quantity)
-        & (price * quantity <= most_notional)
-        & (state[u(position + at.P_OPEN + sell)] + quantity - step * held <= most_position)
-        & (state[u(base + at.A_OPEN)] < most_open)
-        & (reference != 0)
-        & (step * (reference - price) * _BASIS <= reference * state[u(row + at.I_COLLAR)])
-        & (slot <= state[u(at.H_MAX_ORDERS)])
+        & ((who & _INSTRUMENT_MASK) == 0)
+        & (u((who >> at.WHO_SIDE) - _BUY) < u(2))
+        & (u(quantity - 1) < u(state[u(position + at.P_MOST)]))
+        & (price * quantity <= state[u(position + at.P_MOST + 1)])
+        & (exposed <= state[u(position + at.P_MOST + 2)])
+        & (state[u(base + at.A_OPEN)] < state[u(base + at.A_MOST_OPEN)])
+        & (u(index - state[u(side + at.S_FIRST)]) < u(state[u(side + at.S_SPAN)]))
     )
 
 
@@ -82,13 +68,13 @@ def lacks_memory(state: Words, who: int, size: int) -> bool:
     """Say whether a DEFINE must wait for more memory; H_NEED then tells how many words it takes in all."""
     row = at.HEADER + ((who >> 32) & at.HALF) * at.ROW_WORDS
     end = state[u(at.H_END)] + ladder_words(size)
-    if state[u(row + at.I_SIZE)] != 0 or end <= state.size:
+    if state[u(row + at.I_SIZE)] != 0 or end <= state[u(at.H_CAPACITY)]:
         return False
     state[u(at.H_NEED)] = end
     return True
 
 
-@part
+@hot
 def answer_new(
     state: Words, slots: Halves, events: Words, row_out: int, seq: int, time: int, ref: int,
     who: int, how: int, price: int, quantity: int,
@@ -97,38 +83,42 @@ def answer_new(
     instrument = (who >> 32) & (at.MAX_INSTRUMENTS - 1)
     account = who & at.WORD
     account = account if account < state[u(at.H_MAX_ACCOUNTS)] else 0
-    sell = ((who >> 56) - _BUY) & 1
+    sell = ((who >> at.WHO_SIDE) & 1) ^ 1
     row = at.HEADER + instrument * at.ROW_WORDS
     side = side_of(row, sell)
     position = position_of(state, instrument, account)
     index = (price - state[u(side + at.S_ORIGIN)]) * state[u(side + at.S_STEP)]
-    slot = wide(free_slot(state, slots))
+    free = state[u(at.H_FREE)]
+    slot = free_slot(state, slots, free)
     counter = state[u(at.H_ORDERS)] + 1
     state[u(at.H_ORDERS)] = counter
     order_id = (counter << at.SLOT_BITS) | slot
-    plain = is_plain(state, who, how, price, quantity, slot, position, account, row, side, sell, index)
-    if plain and not crosses(state, row, sell, index):
-        emit(events, row_out, seq, time, order_id, ref, price, quantity, quantity, reply(who, _ACCEPTED), 0)
-        row_out += 1
-        take_slot(state)
-        meta = pack_meta(account, instrument, sell, (how >> 16) & _POST_ONLY, index)
-        total = rest(state, slots, side, index, slot, order_id, meta, quantity)
-        account_open(state, position, sell, account, quantity, 1)
-        if index <= state[u(side + at.S_BEST)]:
-            state[u(side + at.S_BEST)] = index
-            state[u(side + at.S_TOP)] = index
-            state[u(side + at.S_TOP_QUANTITY)] = total
-            top = who_word(0, instrument, _TOP, _BUY + sell)
-            emit(events, row_out, seq, time, 0, 0, price, total, 0, top, 0)
-            row_out += 1
-        return row_out, 0, order_id
-    reason = refusal(state, slots, who, how, price, quantity)
-    if reason == 0:
+    plain = is_plain(state, who, how, price, quantity, position, account, side, index)
+    if not (plain and slot <= state[u(at.H_MAX_ORDERS)]):
+        reason = refusal(state, slots, who, how, price, quantity)
+        if reason == 0:
+            note_standing(state, instrument, account)
+            row_out = enter(state, slots, events, row_out, seq, time, ref, order_id, who, how, price, quantity)
+        return row_out, reason, order_id
+    post_only = (how >> 16) & _POST_ONLY_FLAG
+    if crosses(state, row, sell, index):
+        if post_only != 0:
+            return row_out, _POST_ONLY, order_id
         row_out = enter(state, slots, events, row_out, seq, time, ref, order_id, who, how, price, quantity)
-    return row_out, reason, order_id
+        return row_out, 0, order_id
+    emit(events, row_out, seq, time, order_id, ref, price, quantity, quantity, reply(who, _ACCEPTED), 0)
+    row_out += 1
+    take_slot(state, free)
+    meta = pack_meta(account, instrument, sell, post_only, index)
+    rest(state, slots, side, index, slot, order_id, meta, quantity)
+    account_open(state, position, sell, account, quantity, 1)
+    if index <= state[u(side + at.S_BEST)]:
+        state[u(side + at.S_BEST)] = index
+        row_out = put_top(state, events, row_out, seq, time, side, who_word(0, instrument, _TOP, _BUY + sell))
+    return row_out, 0, order_id
 
 
-@part
+@hot
 def answer_change(
     state: Words, slots: Halves, events: Words, row_out: int, seq: int, time: int, ref: int,
     order_id: int, who: int, how: int, price: int, quantity: int,
@@ -137,15 +127,13 @@ def answer_change(
     node = find_order(state, order_id, who & at.WORD)
     if node == 0:
         return row_out, _UNKNOWN_ORDER
-    if (who >> 48) & at.BYTE == _CANCEL:
+    if (who >> at.WHO_KIND) & at.BYTE == _CANCEL:
         meta = state[u(node + at.N_META)]
-        sell = (meta >> at.META_SELL) & 1
-        instrument = (meta >> at.META_INSTRUMENT) & (at.MAX_INSTRUMENTS - 1)
-        side = side_of(at.HEADER + instrument * at.ROW_WORDS, sell)
-        row_out = cancel(state, slots, events, row_out, seq, time, ref, node, _USER)
-        if meta & at.MAX_PRICE <= state[u(side + at.S_BEST)]:
-            top = who_word(0, instrument, _TOP, _BUY + sell)
-            row_out = tell_top(state, events, row_out, seq, time, side, top)
+        side = side_of_meta(meta)
+        best = state[u(side + at.S_BEST)]
+        row_out = cancel(state, slots, events, row_out, seq, time, ref, node, meta, side, _USER)
+        if meta & at.MAX_PRICE == best:
+            row_out = put_top(state, events, row_out, seq, time, side, who_of_meta(meta & at.WORD, _TOP))
         return row_out, 0
     reason = amend_refusal(state, node, how, price, quantity)
     if reason == 0:
@@ -155,17 +143,20 @@ def answer_change(
 
 @kernel
 def apply_batch(
-    state: Array, commands: Array, events: Array, first: int, last: int, row_out: int, room: int
+    arena: Array, batch: Array, buffer: Array, first: int, last: int, row_out: int, room: int
 ) -> int:  # fmt: skip
     """Apply commands ``first`` to ``last`` - 1, rows of COMMAND as words; write rows of EVENT from ``row_out`` on.
 
     Returns the row behind the last event. H_NEXT tells how far it came: it leaves early where the events pass row
     ``room`` (behind which the buffer has `worst_events` more) and where a DEFINE needs more memory (H_NEED words).
     """
-    slots = state.view(np.int32)
+    state, slots = words_of(arena), halves_of(arena)
+    commands, events = words_of(batch), words_of(buffer)
     number = first
     while number < last and row_out <= room:
         c = number * at.COMMAND_WORDS
+        prefetch(commands, c + _AHEAD * at.COMMAND_WORDS)
+        prefetch(commands, c + _AHEAD * at.COMMAND_WORDS + 8)
         who = commands[u(c + at.C_WHO)]
         how = commands[u(c + at.C_HOW)]
         kind = (who >> 48) & at.BYTE
@@ -204,6 +195,7 @@ def apply_batch(
         if key_high != 0 and answer == 0:
             remember_key(state, slots, key_high, ref, order_id if kind <= _CANCEL else 0, reason)
         number += 1
-        state[u(at.H_SEQ)] = seq
+    if number != first:
+        state[u(at.H_SEQ)] = commands[u((number - 1) * at.COMMAND_WORDS + at.C_SEQ)]
     state[u(at.H_NEXT)] = number
     return row_out

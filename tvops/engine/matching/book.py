@@ -7,26 +7,40 @@ of an order.
 
 from tvops.engine.matching import layout as at
 from tvops.engine.matching.layout import Halves, Words
-from tvops.engine.matching.words import emit, lowest_bit, part, u, who_word
+from tvops.engine.matching.words import emit, hot, lowest_bit, part, stay_apart, u, who_word, wide
 from tvops.engine.records import EventKind, Side
 
 _TOP = int(EventKind.TOP)
-_BUY, _SELL = int(Side.BUY), int(Side.SELL)
+_BUY = int(Side.BUY)
 
 
-@part
+@hot
 def side_of(row: int, sell: int) -> int:
     """First word of the buys (0) or the sells (1) of an instrument."""
     return row + at.INSTRUMENT_WORDS + sell * at.SIDE_WORDS
 
 
-@part
+@hot
+def side_of_meta(meta: int) -> int:
+    """First word of the side that an order rests on."""
+    instrument = (meta >> at.META_INSTRUMENT) & (at.MAX_INSTRUMENTS - 1)
+    return side_of(at.HEADER + instrument * at.ROW_WORDS, (meta >> at.META_SELL) & 1)
+
+
+@hot
+def who_of_meta(meta: int, kind: int) -> int:
+    """Account, instrument, kind and side of an event about an order."""
+    instrument = (meta >> at.META_INSTRUMENT) & (at.MAX_INSTRUMENTS - 1)
+    return who_word((meta >> at.META_ACCOUNT) & at.WORD, instrument, kind, _BUY + ((meta >> at.META_SELL) & 1))
+
+
+@hot
 def position_of(state: Words, instrument: int, account: int) -> int:
     """First word of what an account has in an instrument."""
     return state[u(at.H_POSITIONS)] + (instrument * state[u(at.H_MAX_ACCOUNTS)] + account) * at.POSITION_WORDS
 
 
-@part
+@hot
 def occupy(state: Words, side: int, index: int) -> None:
     """Set the level's bit in the bitmaps."""
     word = u(state[u(side + at.S_BITS)] + (index >> 6))
@@ -39,7 +53,7 @@ def occupy(state: Words, side: int, index: int) -> None:
             state[word] |= 1 << (index & 63)
 
 
-@part
+@hot
 def vacate(state: Words, side: int, index: int, empty: int) -> None:
     """Clear the level's bit in the bitmaps where ``empty`` is 1; nothing where it is 0."""
     word = u(state[u(side + at.S_BITS)] + (index >> 6))
@@ -85,7 +99,7 @@ def level_after(state: Words, side: int, index: int) -> int:
     return at.NO_LEVEL
 
 
-@part
+@hot
 def rest(
     state: Words, slots: Halves, side: int, index: int, slot: int, order_id: int, meta: int, quantity: int
 ) -> int:
@@ -109,9 +123,9 @@ def rest(
     return total
 
 
-@part
-def unlink(state: Words, slots: Halves, side: int, index: int, node: int) -> int:
-    """Take an order out of its level, leaving its node as it is; give the lots that the level then has."""
+@hot
+def unlink(state: Words, slots: Halves, side: int, index: int, node: int, quantity: int) -> int:
+    """Take an order of ``quantity`` out of its level, leaving its node as it is; give what the level has left."""
     level = state[u(side + at.S_LEVELS)] + index * at.LEVEL_WORDS
     links = state[u(at.H_NODES)] + at.N_LINKS
     after = slots[u(2 * (node + at.N_LINKS))]
@@ -120,13 +134,13 @@ def unlink(state: Words, slots: Halves, side: int, index: int, node: int) -> int
     from_after = 2 * (links + after * at.NODE_WORDS) + 1 if after != 0 else 2 * level + 1
     slots[u(from_before)] = after
     slots[u(from_after)] = before
-    total = state[u(level + 1)] - state[u(node + at.N_LEAVES)]
+    total = state[u(level + 1)] - quantity
     state[u(level + 1)] = total
     vacate(state, side, index, 1 if total == 0 else 0)
     return total
 
 
-@part
+@hot
 def release(state: Words, slots: Halves, slot: int) -> None:
     """Give an order's slot back; its id is known no more."""
     state[u(state[u(at.H_NODES)] + slot * at.NODE_WORDS + at.N_ID)] = 0
@@ -135,52 +149,54 @@ def release(state: Words, slots: Halves, slot: int) -> None:
     state[u(at.H_FREE)] = free + 1
 
 
-@part
-def free_slot(state: Words, slots: Halves) -> int:
-    """Give the slot that the next order to rest will get, without taking it; may be one too high: full."""
-    free = state[u(at.H_FREE)]
-    if free != 0:
-        return slots[u(2 * state[u(at.H_STACK)] + free - 1)]
-    return state[u(at.H_HIGH)] + 1
+@hot
+def free_slot(state: Words, slots: Halves, free: int) -> int:
+    """Give the slot that the next order to rest will get; ``free``: H_FREE. May be one too high: full."""
+    return wide(slots[u(2 * state[u(at.H_STACK)] + free - 1)]) if free != 0 else state[u(at.H_HIGH)] + 1
 
 
-@part
-def take_slot(state: Words) -> None:
+@hot
+def take_slot(state: Words, free: int) -> None:
     """Take the slot that `free_slot` gave."""
-    if state[u(at.H_FREE)] != 0:
-        state[u(at.H_FREE)] -= 1
+    if free != 0:
+        state[u(at.H_FREE)] = free - 1
     else:
         state[u(at.H_HIGH)] += 1
 
 
-@part
+@hot
 def account_open(state: Words, position: int, sell: int, account: int, quantity: int, orders: int) -> None:
     """Count resting lots and orders of an account up or down."""
     state[u(position + at.P_OPEN + sell)] += quantity
     state[u(at.ACCOUNTS + account * at.ACCOUNT_WORDS + at.A_OPEN)] += orders
 
 
-@part
-def tell_top(state: Words, events: Words, row_out: int, seq: int, time: int, side: int, who: int) -> int:
-    """Write a TOP event where the best price of a side, or the lots there, are not those last told."""
+@hot
+def put_top(state: Words, events: Words, row_out: int, seq: int, time: int, side: int, who: int) -> int:
+    """Write the TOP event of a side; give the next free event row."""
     best = state[u(side + at.S_BEST)]
     price = 0
     quantity = 0
     if best != at.NO_LEVEL:
         price = state[u(side + at.S_ORIGIN)] + best * state[u(side + at.S_STEP)]
         quantity = state[u(state[u(side + at.S_LEVELS)] + best * at.LEVEL_WORDS + 1)]
-    if best != state[u(side + at.S_TOP)] or quantity != state[u(side + at.S_TOP_QUANTITY)]:
-        state[u(side + at.S_TOP)] = best
-        state[u(side + at.S_TOP_QUANTITY)] = quantity
-        emit(events, row_out, seq, time, 0, 0, price, quantity, 0, who, 0)
-        row_out += 1
-    return row_out
+    state[u(side + at.S_TOP)] = best
+    state[u(side + at.S_TOP_QUANTITY)] = quantity
+    emit(events, row_out, seq, time, 0, 0, price, quantity, 0, who, 0)
+    return row_out + 1
 
 
 @part
 def tell_tops(state: Words, events: Words, row_out: int, seq: int, time: int, row: int, instrument: int) -> int:
-    """Write the TOP events of an instrument, buys first."""
+    """Write a TOP event for each side, buys first, whose best price, or lots there, are not those last told."""
+    stay_apart()
     for sell in range(2):
-        who = who_word(0, instrument, _TOP, _BUY + sell)
-        row_out = tell_top(state, events, row_out, seq, time, side_of(row, sell), who)
+        side = side_of(row, sell)
+        best = state[u(side + at.S_BEST)]
+        quantity = 0
+        if best != at.NO_LEVEL:
+            quantity = state[u(state[u(side + at.S_LEVELS)] + best * at.LEVEL_WORDS + 1)]
+        if best != state[u(side + at.S_TOP)] or quantity != state[u(side + at.S_TOP_QUANTITY)]:
+            who = who_word(0, instrument, _TOP, _BUY + sell)
+            row_out = put_top(state, events, row_out, seq, time, side, who)
     return row_out

@@ -1,10 +1,11 @@
 """Commands that are not about one order: mass cancels, limits, kill switches, halts, instruments."""
 
 from tvops.engine.matching import layout as at
-from tvops.engine.matching.book import side_of, tell_tops
+from tvops.engine.matching.book import side_of, side_of_meta, tell_tops
 from tvops.engine.matching.entry import cancel
 from tvops.engine.matching.layout import Halves, Words
-from tvops.engine.matching.words import emit, part, u
+from tvops.engine.matching.standing import forget_account, forget_accounts, forget_spans, own_limits_of
+from tvops.engine.matching.words import emit, part, stay_apart, u
 from tvops.engine.records import ALL_ACCOUNTS, ALL_INSTRUMENTS, EventKind, Kind, Limit, Reason
 
 _MASS_CANCEL, _SET_LIMIT, _KILL = int(Kind.MASS_CANCEL), int(Kind.SET_LIMIT), int(Kind.KILL)
@@ -36,6 +37,7 @@ def is_account(state: Words, account: int) -> bool:
 @part
 def control_refusal(state: Words, who: int, how: int, price: int, quantity: int, digest: int) -> int:
     """Give the Reason why a command of one of the kinds here is refused, or 0."""
+    stay_apart()
     kind = (who >> 48) & at.BYTE
     account = who & at.WORD
     instrument = (who >> 32) & at.HALF
@@ -103,6 +105,7 @@ def control(
     who: int, how: int, price: int, quantity: int, digest: int,
 ) -> int:  # fmt: skip
     """Carry out a command that `control_refusal` let pass; give the next free event row."""
+    stay_apart()
     kind = (who >> 48) & at.BYTE
     account = who & at.WORD
     instrument = (who >> 32) & at.HALF
@@ -121,6 +124,7 @@ def control(
             row = at.HEADER + one * at.ROW_WORDS
             if state[u(row)] != 0 and (one == instrument or instrument == ALL_INSTRUMENTS):
                 state[u(row + at.I_HALTED)] = quantity
+        forget_spans(state)
     elif kind == _DEFINE and state[u(at.HEADER + instrument * at.ROW_WORDS)] == 0:
         define(state, instrument, price, quantity, digest)
     done = (who & ~(at.BYTE << 48)) | (_DONE << 48)
@@ -141,6 +145,7 @@ def cancel_all(
     account: int, instrument: int, side: int, reason: int,
 ) -> int:  # fmt: skip
     """End every order of the account(s), narrowed by instrument and side, in the order of their slots."""
+    stay_apart()
     mask = 0
     wanted = 0
     left = at.SLOT_MASK
@@ -164,7 +169,10 @@ def cancel_all(
         if differs & account_mask == 0 and state[u(node + at.N_ID)] != 0:
             left -= 1
             if differs & mask == 0:
-                row_out = cancel(state, slots, events, row_out, seq, time, 0, node, reason)
+                meta = state[u(node + at.N_META)]
+                row_out = cancel(
+                    state, slots, events, row_out, seq, time, 0, node, meta, side_of_meta(meta), reason
+                )
     return row_out
 
 
@@ -173,36 +181,51 @@ def kill(state: Words, account: int, on: int) -> None:
     """Refuse the account's new orders, or every account's, or refuse them no more."""
     if account == ALL_ACCOUNTS:
         state[u(at.H_KILLED)] = on
+        forget_spans(state)
     else:
-        flags = u(at.ACCOUNTS + account * at.ACCOUNT_WORDS + at.A_FLAGS)
-        state[flags] = (state[flags] & ~at.KILLED) | (at.KILLED if on != 0 else 0)
+        set_flag(state, account, at.KILLED, on)
+
+
+@part
+def set_flag(state: Words, account: int, flag: int, on: int) -> None:
+    """Set or clear a flag of an account."""
+    flags = u(at.ACCOUNTS + account * at.ACCOUNT_WORDS + at.A_FLAGS)
+    state[flags] = (state[flags] & ~flag) | (flag if on != 0 else 0)
+    forget_account(state, account)
 
 
 @part
 def set_limit(state: Words, account: int, instrument: int, limit: int, value: int) -> None:
     """Set a limit of an account, or the one of all that have none of their own (account 0)."""
-    own = at.ACCOUNTS + account * at.ACCOUNT_WORDS
     if limit == _EXEMPT:
-        flags = state[u(own + at.A_FLAGS)]
-        state[u(own + at.A_FLAGS)] = (flags & ~at.EXEMPT) | (at.EXEMPT if value != 0 else 0)
+        set_flag(state, account, at.EXEMPT, value)
+    elif limit == _MAX_OPEN_ORDERS and account != 0:
+        state[u(at.ACCOUNTS + account * at.ACCOUNT_WORDS + at.A_OWN_MOST_OPEN)] = value
+        forget_account(state, account)
     elif limit == _MAX_OPEN_ORDERS:
-        if account != 0:
-            state[u(own + at.A_MAX_OPEN)] = value
-        else:
-            state[u(at.H_MAX_OPEN)] = value if value != 0 else at.UNLIMITED
+        state[u(at.H_MAX_OPEN)] = value if value != 0 else at.UNLIMITED
+        forget_accounts(state)
     else:
         for one in range(at.MAX_INSTRUMENTS):
             row = at.HEADER + one * at.ROW_WORDS
             if state[u(row)] != 0 and (one == instrument or instrument == ALL_INSTRUMENTS):
-                if limit == _COLLAR:
-                    state[u(row + at.I_COLLAR)] = value if value != 0 else at.UNLIMITED_BPS
-                elif account != 0:
-                    position = state[u(at.H_POSITIONS)]
-                    position += (one * state[u(at.H_MAX_ACCOUNTS)] + account) * at.POSITION_WORDS
-                    state[u(position + at.P_LIMITS + limit - _MAX_ORDER_QUANTITY)] = value
-                else:
-                    value_for_all = value if value != 0 else at.UNLIMITED
-                    state[u(row + at.I_LIMITS + limit - _MAX_ORDER_QUANTITY)] = value_for_all
+                set_instrument_limit(state, account, one, limit, value)
+
+
+@part
+def set_instrument_limit(state: Words, account: int, instrument: int, limit: int, value: int) -> None:
+    """Set a limit that is per instrument."""
+    row = at.HEADER + instrument * at.ROW_WORDS
+    number = limit - _MAX_ORDER_QUANTITY
+    if limit == _COLLAR:
+        state[u(row + at.I_COLLAR)] = value if value != 0 else at.UNLIMITED_BPS
+        forget_spans(state)
+    elif account != 0:
+        state[u(own_limits_of(state, instrument, account) + number)] = value
+        forget_account(state, account)
+    else:
+        state[u(row + at.I_LIMITS + number)] = value if value != 0 else at.UNLIMITED
+        forget_accounts(state)
 
 
 @part

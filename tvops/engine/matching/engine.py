@@ -143,17 +143,19 @@ class Engine:
             account: 0 for the limit of all that have none of their own; COLLAR has no other.
             instrument: not read for MAX_OPEN_ORDERS.
         """
+        number = limit - Limit.MAX_ORDER_QUANTITY
         if limit == Limit.MAX_OPEN_ORDERS:
-            value = self._account(account)[at.A_MAX_OPEN] if account else self._arena.words[at.H_MAX_OPEN]
+            value = self._account(account)[at.A_OWN_MOST_OPEN] if account else self._arena.words[at.H_MAX_OPEN]
         elif limit == Limit.COLLAR:
             value = self._instrument(instrument)[at.I_COLLAR]
         elif account:
             self._account(account)
-            first = self._arena.words[at.H_POSITIONS] + (instrument * self._sizes[1] + account) * at.POSITION_WORDS
-            value = self._arena.words[first + at.P_LIMITS + limit - Limit.MAX_ORDER_QUANTITY]
+            self._instrument(instrument)
+            row = instrument * self._sizes[1] + account
+            value = self._arena.words[self._arena.words[at.H_OWN_LIMITS] + row * at.LIMIT_WORDS + number]
         else:
-            value = self._instrument(instrument)[at.I_LIMITS + limit - Limit.MAX_ORDER_QUANTITY]
-        return 0 if value in (at.UNLIMITED, at.UNLIMITED_BPS) else int(value)
+            value = self._instrument(instrument)[at.I_LIMITS + number]
+        return 0 if value == (at.UNLIMITED_BPS if limit == Limit.COLLAR else at.UNLIMITED) else int(value)
 
     def open_orders(self, account: int) -> int:
         """How many orders of the account rest."""

@@ -11,11 +11,12 @@ from tvops.engine.matching.book import (
     take_slot,
     tell_tops,
     unlink,
+    who_of_meta,
 )
 from tvops.engine.matching.layout import Halves, Words
 from tvops.engine.matching.risk import collar_index, crosses, is_exempt, over_limits, within_collar
 from tvops.engine.matching.sweep import can_fill, sweep
-from tvops.engine.matching.words import emit, part, u, who_word
+from tvops.engine.matching.words import emit, hot, part, stay_apart, u, who_word
 from tvops.engine.records import EventKind, Flag, OrderType, Reason, SelfTrade, Side, TimeInForce
 
 _ACCEPTED, _AMENDED, _CANCELLED = int(EventKind.ACCEPTED), int(EventKind.AMENDED), int(EventKind.CANCELLED)
@@ -30,7 +31,7 @@ _HALTED = int(Reason.HALTED)
 _BUY = int(Side.BUY)
 
 
-@part
+@hot
 def pack_meta(account: int, instrument: int, sell: int, post_only: int, index: int) -> int:
     """Pack the fields of N_META."""
     return (
@@ -42,7 +43,7 @@ def pack_meta(account: int, instrument: int, sell: int, post_only: int, index: i
     )
 
 
-@part
+@hot
 def find_order(state: Words, order_id: int, account: int) -> int:
     """First word of a live order of ``account``, or 0."""
     slot = order_id & at.SLOT_MASK
@@ -61,6 +62,7 @@ def work(
 
     An order that may rest (``rests``) has its slot already; it is given back where nothing comes to rest.
     """
+    stay_apart()
     instrument = (meta >> at.META_INSTRUMENT) & (at.MAX_INSTRUMENTS - 1)
     account = (meta >> at.META_ACCOUNT) & at.WORD
     row = at.HEADER + instrument * at.ROW_WORDS
@@ -97,6 +99,7 @@ def enter(
     order_id: int, who: int, how: int, price: int, quantity: int,
 ) -> int:  # fmt: skip
     """Take on an order that `refusal` let pass, of any type; give the next free event row."""
+    stay_apart()
     account = who & at.WORD
     instrument = (who >> 32) & at.HALF
     sell = ((who >> 56) & at.BYTE) - 1
@@ -121,7 +124,7 @@ def enter(
         return row_out + 1
     rests = 1 if market == 0 and time_in_force == _GTC else 0
     if rests != 0:
-        take_slot(state)
+        take_slot(state, state[u(at.H_FREE)])
     meta = pack_meta(account, instrument, sell, post_only, index)
     return work(
         state, slots, events, row_out, seq, time, order_id, sell,
@@ -129,39 +132,30 @@ def enter(
     )  # fmt: skip
 
 
-@part
-def take_off(state: Words, slots: Halves, node: int) -> int:
-    """Take an order out of the book and out of its account's counts, keeping its slot; give its side."""
-    meta = state[u(node + at.N_META)]
+@hot
+def take_off(state: Words, slots: Halves, node: int, meta: int, side: int, quantity: int) -> None:
+    """Take an order out of the book and out of its account's counts, keeping its slot."""
     sell = (meta >> at.META_SELL) & 1
     instrument = (meta >> at.META_INSTRUMENT) & (at.MAX_INSTRUMENTS - 1)
     account = (meta >> at.META_ACCOUNT) & at.WORD
     index = meta & at.MAX_PRICE
-    side = side_of(at.HEADER + instrument * at.ROW_WORDS, sell)
-    left = unlink(state, slots, side, index, node)
-    position = position_of(state, instrument, account)
-    account_open(state, position, sell, account, -state[u(node + at.N_LEAVES)], -1)
+    left = unlink(state, slots, side, index, node, quantity)
+    account_open(state, position_of(state, instrument, account), sell, account, -quantity, -1)
     if left == 0 and index == state[u(side + at.S_BEST)]:
         state[u(side + at.S_BEST)] = next_level(state, side, index)
-    return side
 
 
-@part
+@hot
 def cancel(
-    state: Words, slots: Halves, events: Words, row_out: int, seq: int, time: int, ref: int, node: int, reason: int
+    state: Words, slots: Halves, events: Words, row_out: int, seq: int, time: int, ref: int,
+    node: int, meta: int, side: int, reason: int,
 ) -> int:  # fmt: skip
     """End a live order; give the next free event row. The TOP event is the caller's."""
-    meta = state[u(node + at.N_META)]
     order_id = state[u(node + at.N_ID)]
-    side = take_off(state, slots, node)
+    quantity = state[u(node + at.N_LEAVES)]
     price = state[u(side + at.S_ORIGIN)] + (meta & at.MAX_PRICE) * state[u(side + at.S_STEP)]
-    who = who_word(
-        (meta >> at.META_ACCOUNT) & at.WORD,
-        (meta >> at.META_INSTRUMENT) & (at.MAX_INSTRUMENTS - 1),
-        _CANCELLED,
-        _BUY + ((meta >> at.META_SELL) & 1),
-    )
-    emit(events, row_out, seq, time, order_id, ref, price, state[u(node + at.N_LEAVES)], 0, who, reason)
+    emit(events, row_out, seq, time, order_id, ref, price, quantity, 0, who_of_meta(meta, _CANCELLED), reason)
+    take_off(state, slots, node, meta, side, quantity)
     release(state, slots, order_id & at.SLOT_MASK)
     return row_out + 1
 
@@ -169,6 +163,7 @@ def cancel(
 @part
 def amend_refusal(state: Words, node: int, how: int, price: int, quantity: int) -> int:
     """Give the Reason why an AMEND of a live order is refused, or 0; ``price``, ``quantity`` 0: as they are."""
+    stay_apart()
     meta = state[u(node + at.N_META)]
     instrument = (meta >> at.META_INSTRUMENT) & (at.MAX_INSTRUMENTS - 1)
     account = (meta >> at.META_ACCOUNT) & at.WORD
@@ -195,7 +190,7 @@ def amend_refusal(state: Words, node: int, how: int, price: int, quantity: int) 
         return _HALTED
     price = state[u(side + at.S_ORIGIN)] + index * state[u(side + at.S_STEP)]
     open_now = state[u(position_of(state, instrument, account) + at.P_OPEN + sell)] - leaves
-    reason = over_limits(state, row, instrument, account, sell, price, quantity, open_now)
+    reason = over_limits(state, instrument, account, sell, price, quantity, open_now)
     if reason != 0:
         return reason
     if not is_exempt(state, account) and not within_collar(state, row, sell, price):
@@ -214,6 +209,7 @@ def amend(
     Less quantity at the same price keeps the order's place in its level. Anything else takes it out and enters it
     anew under its id: it may trade, and rests behind the orders that are there.
     """
+    stay_apart()
     meta = state[u(node + at.N_META)]
     order_id = state[u(node + at.N_ID)]
     instrument = (meta >> at.META_INSTRUMENT) & (at.MAX_INSTRUMENTS - 1)
@@ -237,7 +233,7 @@ def amend(
         state[u(state[u(side + at.S_LEVELS)] + index * at.LEVEL_WORDS + 1)] += quantity - leaves
         account_open(state, position_of(state, instrument, account), sell, account, quantity - leaves, 0)
         return tell_tops(state, events, row_out, seq, time, row, instrument)
-    take_off(state, slots, node)
+    take_off(state, slots, node, meta, side, leaves)
     meta = pack_meta(account, instrument, sell, post_only, index)
     limit = state[u(row + at.I_SIZE)] - 1 - index
     self_trade = (how >> 24) & at.BYTE

@@ -6,7 +6,7 @@ full, which closes the gap of a removed entry by moving later ones up (Knuth, TA
 
 from tvops.engine.matching import layout as at
 from tvops.engine.matching.layout import Halves, Words
-from tvops.engine.matching.words import part, u
+from tvops.engine.matching.words import part, stay_apart, u
 
 
 @part
@@ -21,6 +21,7 @@ def home_of(key_high: int, key_low: int, mask: int) -> int:
 @part
 def find_key(state: Words, slots: Halves, key_high: int, key_low: int) -> int:
     """First word of the answer that was given under a key, or 0."""
+    stay_apart()
     table = 2 * state[u(at.H_TABLE)]
     ring = state[u(at.H_RING)]
     mask = 2 * state[u(at.H_MAX_KEYS)] - 1
@@ -78,6 +79,7 @@ def store_key(
 @part
 def remember_key(state: Words, slots: Halves, key_high: int, key_low: int, order_id: int, reason: int) -> None:
     """Note the answer to a command, in place of the oldest one where the ring is full."""
+    stay_apart()
     size = state[u(at.H_MAX_KEYS)]
     count = state[u(at.H_KEYS)]
     number = count & (size - 1)

@@ -4,6 +4,7 @@
     instruments   MAX_INSTRUMENTS rows: INSTRUMENT_WORDS of the instrument, then SIDE_WORDS each of buy and sell
     accounts      max_accounts rows of ACCOUNT_WORDS
     positions     MAX_INSTRUMENTS x max_accounts rows of POSITION_WORDS
+    own limits    MAX_INSTRUMENTS x max_accounts rows of LIMIT_WORDS
     nodes         max_orders + 1 order nodes of NODE_WORDS; slot 0 is nobody's
     stack         free slots below the high-water mark, int32
     keys          the idempotency ring, rows of KEY_WORDS, oldest overwritten first
@@ -24,11 +25,7 @@ Array = NDArray[np.int64]
 
 
 class Words(Protocol):
-    """An array of int64 or int32 as the kernels' parts use it: one element at a time."""
-
-    @property
-    def size(self) -> int:
-        """Elements in all."""
+    """Memory as the parts of the kernels use it: one int64 or int32 at a time, unchecked."""
 
     def __getitem__(self, index: int, /) -> int: ...
 
@@ -70,7 +67,9 @@ H_NODES = 13
 H_STACK = 14
 H_RING = 15
 H_TABLE = 16
+H_OWN_LIMITS = 21
 H_END = 17  # first word behind the last ladder
+H_CAPACITY = 20  # words of the arena
 H_NEED = 18  # words a DEFINE waits for; 0: none does
 H_NEXT = 19  # out: first command of the batch that is not done yet
 HEADER = 64
@@ -93,19 +92,23 @@ S_ORIGIN = 6  # price of index 0
 S_STEP = 7  # price step from one index to the next: -1 for buys, 1 for sells
 S_TOP = 8  # index and quantity last told by a TOP event
 S_TOP_QUANTITY = 9
+S_FIRST = 10  # a limit order that surely passes collar, kill and halt is at this index
+S_SPAN = 11  # or at one of so many from it on; 0: it has to be asked
 
 # an account
 ACCOUNT_WORDS = 4
 A_OPEN = 0  # orders that rest
-A_MAX_OPEN = 1  # its own limit of them; 0: none of its own
-A_FLAGS = 2
+A_MOST_OPEN = 1  # while fewer rest, another may; 0: it has to be asked
+A_OWN_MOST_OPEN = 2  # its own limit; 0: none of its own
+A_FLAGS = 3
 KILLED, EXEMPT = 1, 2
 
 # an account in an instrument
 POSITION_WORDS = 8
 P_POSITION = 0  # lots
 P_OPEN = 1  # lots that rest: buys, sells
-P_LIMITS = 3  # its own limits, as I_LIMITS; 0: none of its own
+P_MOST = 3  # limits in force on order quantity, order notional, position; quantity 0: they have to be asked
+LIMIT_WORDS = 4  # its own limits, as I_LIMITS; 0: none of its own
 
 # a level and an order
 LEVEL_WORDS = 2  # int32 head slot, int32 tail slot; lots
@@ -123,6 +126,7 @@ ACCOUNTS = HEADER + MAX_INSTRUMENTS * ROW_WORDS
 # rows of COMMAND and EVENT as int64 words
 COMMAND_WORDS, EVENT_WORDS = 14, 9
 C_SEQ, C_TIME, C_ORDER_ID, C_PRICE, C_QUANTITY, C_KEY_HIGH, C_KEY_LOW, C_WHO, C_HOW = range(9)
+WHO_INSTRUMENT, WHO_KIND, WHO_SIDE = 32, 48, 56  # where they lie in C_WHO; the account lies below
 BYTE, HALF, WORD = 0xFF, 0xFFFF, 0xFFFFFFFF
 
 
@@ -135,14 +139,23 @@ def ladder_words(size: int) -> int:
     return 2 * ((words + 7) & ~7)
 
 
-def fixed_words(max_orders: int, max_accounts: int, max_keys: int) -> tuple[int, int, int, int, int, int]:
-    """First words of positions, nodes, stack, ring, table, and of what follows; each on a cache line."""
+def fixed_words(max_orders: int, max_accounts: int, max_keys: int) -> dict[int, int]:
+    """First words of the regions, by the header word that holds them; each on a cache line."""
     positions = ACCOUNTS + _line(max_accounts * ACCOUNT_WORDS)
-    nodes = positions + MAX_INSTRUMENTS * max_accounts * POSITION_WORDS
+    limits = positions + MAX_INSTRUMENTS * max_accounts * POSITION_WORDS
+    nodes = limits + MAX_INSTRUMENTS * max_accounts * LIMIT_WORDS
     stack = nodes + _line((max_orders + 1) * NODE_WORDS)
     ring = stack + _line(max_orders // 2 + 1)
     table = ring + _line(max_keys * KEY_WORDS)
-    return positions, nodes, stack, ring, table, table + _line(max_keys)
+    return {
+        H_POSITIONS: positions,
+        H_OWN_LIMITS: limits,
+        H_NODES: nodes,
+        H_STACK: stack,
+        H_RING: ring,
+        H_TABLE: table,
+        H_END: table + _line(max_keys),
+    }
 
 
 def _line(words: int) -> int:

@@ -24,7 +24,11 @@ class Arena:
 
     def __init__(self, words: int) -> None:
         self._pages = _map(words * 8)
+        self._look()
+
+    def _look(self) -> None:
         self.words: Array = np.frombuffer(self._pages, np.int64)
+        self.words[at.H_CAPACITY] = len(self.words)
 
     def grow(self, words: int) -> None:
         """Make room for ``words`` in all; what is there moves without being copied."""
@@ -32,7 +36,7 @@ class Arena:
         try:
             self._pages.resize(words * 8)
         finally:
-            self.words = np.frombuffer(self._pages, np.int64)
+            self._look()
 
 
 class EventBuffer:
@@ -66,9 +70,9 @@ class EventBuffer:
 def fresh_arena(max_orders: int, max_accounts: int, max_keys: int, ladders: int = 0) -> Arena:
     """Map an empty state with room for ``ladders`` words of ladders."""
     regions = at.fixed_words(max_orders, max_accounts, max_keys)
-    arena = Arena(regions[-1] + ladders)
+    arena = Arena(regions[at.H_END] + ladders)
     words = arena.words
     words[at.H_MAX_ORDERS], words[at.H_MAX_ACCOUNTS], words[at.H_MAX_KEYS] = max_orders, max_accounts, max_keys
-    words[at.H_POSITIONS : at.H_END + 1] = regions
+    words[list(regions)] = list(regions.values())
     words[at.H_MAX_OPEN] = at.UNLIMITED
     return arena

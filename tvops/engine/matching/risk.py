@@ -6,7 +6,8 @@ The order of the checks is part of the engine's behaviour: the first that fails 
 from tvops.engine.matching import layout as at
 from tvops.engine.matching.book import free_slot, position_of, side_of
 from tvops.engine.matching.layout import Halves, Words
-from tvops.engine.matching.words import part, u
+from tvops.engine.matching.standing import limit_of, open_limit_of
+from tvops.engine.matching.words import hot, part, stay_apart, u
 from tvops.engine.records import Flag, OrderType, Reason, SelfTrade, TimeInForce
 
 _LIMIT, _MARKET = int(OrderType.LIMIT), int(OrderType.MARKET)
@@ -81,32 +82,25 @@ def is_killed(state: Words, account: int) -> bool:
 
 
 @part
-def limit_of(state: Words, row: int, position: int, number: int) -> int:
-    """Give limit 0 (order quantity), 1 (notional) or 2 (position): the account's own or the one for all."""
-    own = state[u(position + at.P_LIMITS + number)]
-    return own if own != 0 else state[u(row + at.I_LIMITS + number)]
-
-
-@part
 def over_limits(
-    state: Words, row: int, instrument: int, account: int, sell: int, price: int, quantity: int, open_now: int
+    state: Words, instrument: int, account: int, sell: int, price: int, quantity: int, open_now: int
 ) -> int:
     """Give the Reason of the size limit that an order breaks, or 0; ``open_now``: lots on its side without it."""
     position = position_of(state, instrument, account)
     exempt = is_exempt(state, account)
     if not exempt:
-        if quantity > limit_of(state, row, position, 0):
+        if quantity > limit_of(state, instrument, account, 0):
             return _MAX_QUANTITY
-        if price * quantity > limit_of(state, row, position, 1):
+        if price * quantity > limit_of(state, instrument, account, 1):
             return _MAX_NOTIONAL
     held = state[u(position + at.P_POSITION)]
-    most = at.UNLIMITED if exempt else limit_of(state, row, position, 2)
+    most = at.UNLIMITED if exempt else limit_of(state, instrument, account, 2)
     if open_now + quantity + (-held if sell != 0 else held) > most:
         return _MAX_POSITION
     return 0
 
 
-@part
+@hot
 def crosses(state: Words, row: int, sell: int, index: int) -> bool:
     """Say whether an order at ``index`` of its side would trade."""
     return state[u(side_of(row, 1 - sell) + at.S_BEST)] <= state[u(row + at.I_SIZE)] - 1 - index
@@ -146,6 +140,7 @@ def malformed(state: Words, who: int, how: int, price: int, quantity: int) -> in
 @part
 def refusal(state: Words, slots: Halves, who: int, how: int, price: int, quantity: int) -> int:
     """Give the Reason why a NEW is refused, or 0: form, kill, halt, limits, collar, post-only, room in turn."""
+    stay_apart()
     reason = malformed(state, who, how, price, quantity)
     if reason != 0:
         return reason
@@ -162,11 +157,13 @@ def refusal(state: Words, slots: Halves, who: int, how: int, price: int, quantit
     position = position_of(state, instrument, account)
     price_at_risk = price if limit else reference_price(state, row)
     open_now = state[u(position + at.P_OPEN + sell)]
-    reason = over_limits(state, row, instrument, account, sell, price_at_risk, quantity, open_now)
+    reason = over_limits(state, instrument, account, sell, price_at_risk, quantity, open_now)
     if reason != 0:
         return reason
     if not is_exempt(state, account):
-        if rests and at_open_limit(state, account):
+        if rests and state[u(at.ACCOUNTS + account * at.ACCOUNT_WORDS + at.A_OPEN)] >= open_limit_of(
+            state, account
+        ):
             return _MAX_OPEN
         if limit and not within_collar(state, row, sell, price):
             return _COLLAR
@@ -175,14 +172,6 @@ def refusal(state: Words, slots: Halves, who: int, how: int, price: int, quantit
         index = (price - state[u(side + at.S_ORIGIN)]) * state[u(side + at.S_STEP)]
         if (how >> 16) & _POST_ONLY_FLAG and crosses(state, row, sell, index):
             return _POST_ONLY
-        if free_slot(state, slots) > state[u(at.H_MAX_ORDERS)]:
+        if free_slot(state, slots, state[u(at.H_FREE)]) > state[u(at.H_MAX_ORDERS)]:
             return _BOOK_FULL
     return 0
-
-
-@part
-def at_open_limit(state: Words, account: int) -> bool:
-    """Say whether the account has as many resting orders as it may."""
-    base = at.ACCOUNTS + account * at.ACCOUNT_WORDS
-    own = state[u(base + at.A_MAX_OPEN)]
-    return state[u(base + at.A_OPEN)] >= (own if own != 0 else state[u(at.H_MAX_OPEN)])

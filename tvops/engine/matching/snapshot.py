@@ -20,6 +20,7 @@ _HEAD = struct.Struct("<4sIII")
 _MAGIC = b"TVME"
 _COPIED = (at.H_SEQ, at.H_ORDERS, at.H_TRADES, at.H_FREE, at.H_HIGH, at.H_KILLED, at.H_MAX_OPEN, at.H_KEYS)
 _WIDTHS = (10, 3, 4, 8, 4, 1)  # words a row of instruments, orders, accounts, positions, keys, free slots
+_ACCOUNT_STATE = [at.A_OPEN, at.A_OWN_MOST_OPEN, at.A_FLAGS]
 _COUNTS = len(_COPIED) + len(_WIDTHS)
 
 
@@ -38,23 +39,23 @@ def export_state(state: Array) -> bytes:
     orders = np.empty((live, 3), np.int64)
     read_orders(state, orders)
 
-    accounts = state[at.ACCOUNTS :][: max_accounts * at.ACCOUNT_WORDS].reshape(max_accounts, at.ACCOUNT_WORDS)
-    used = np.flatnonzero(accounts.any(axis=1))
-    account_rows = np.column_stack((used, accounts[used, :3]))
+    account_rows = _rows(state, at.ACCOUNTS, max_accounts, at.ACCOUNT_WORDS)[:, _ACCOUNT_STATE]
+    used = np.flatnonzero(account_rows.any(axis=1))
+    accounts = np.column_stack((used, account_rows[used]))
 
-    position_rows = [np.empty((0, 8), np.int64)]
+    positions = np.empty((0, _WIDTHS[3]), np.int64)
     for instrument in defined:
-        first = int(state[at.H_POSITIONS]) + int(instrument) * max_accounts * at.POSITION_WORDS
-        block = state[first:][: max_accounts * at.POSITION_WORDS].reshape(max_accounts, at.POSITION_WORDS)
-        used = np.flatnonzero(block.any(axis=1))
-        position_rows.append(np.column_stack((np.full(len(used), instrument), used, block[used, :6])))
+        held, limits = _of_instrument(state, int(instrument))
+        used = np.flatnonzero(held.any(axis=1) | limits.any(axis=1))
+        whose = np.column_stack((np.full(len(used), instrument), used))
+        positions = np.concatenate((positions, np.column_stack((whose, held[used], limits[used]))))
 
     ring = state[state[at.H_RING] :][: state[at.H_MAX_KEYS] * at.KEY_WORDS].reshape(-1, at.KEY_WORDS)
     count = int(state[at.H_KEYS])
     kept = np.arange(max(0, count - len(ring)), count) % len(ring)
     free = state.view(np.int32)[2 * state[at.H_STACK] :][: state[at.H_FREE]]
 
-    sections: list[Array] = [instruments, orders, account_rows, np.concatenate(position_rows), ring[kept]]
+    sections: list[Array] = [instruments, orders, accounts, positions, ring[kept]]
     sections.append(free.astype(np.int64))
     counts = [int(state[word]) for word in _COPIED] + [len(section) for section in sections]
     body = np.array(counts, np.int64).tobytes() + b"".join(section.tobytes() for section in sections)
@@ -81,13 +82,28 @@ def import_state(blob: bytes, max_orders: int, max_accounts: int, max_keys: int)
     state = arena.words
     restore(state, instruments, orders, keys[-max_keys:], counts[_COPIED.index(at.H_KEYS)])
     state[list(_COPIED)] = counts[: len(_COPIED)]
-    rows = state[at.ACCOUNTS :][: max_accounts * at.ACCOUNT_WORDS].reshape(max_accounts, at.ACCOUNT_WORDS)
-    rows[accounts[:, 0], :3] = accounts[:, 1:]
-    first = int(state[at.H_POSITIONS])
-    rows = state[first:][: at.MAX_INSTRUMENTS * max_accounts * at.POSITION_WORDS].reshape(-1, at.POSITION_WORDS)
-    rows[positions[:, 0] * max_accounts + positions[:, 1], :6] = positions[:, 2:]
+    account_rows = _rows(state, at.ACCOUNTS, max_accounts, at.ACCOUNT_WORDS)
+    account_rows[accounts[:, :1], _ACCOUNT_STATE] = accounts[:, 1:]
+    for instrument in instruments[:, 0]:
+        held, limits = _of_instrument(state, int(instrument))
+        mine = positions[positions[:, 0] == instrument]
+        held[mine[:, 1]] = mine[:, 2:5]
+        limits[mine[:, 1]] = mine[:, 5:8]
     state.view(np.int32)[2 * state[at.H_STACK] :][: len(free)] = free[:, 0]
     return arena
+
+
+def _rows(state: Array, first: int, count: int, width: int) -> Array:
+    return state[first : first + count * width].reshape(count, width)
+
+
+def _of_instrument(state: Array, instrument: int) -> tuple[Array, Array]:
+    """Position, resting buys and sells of every account in an instrument, and their own limits there."""
+    count = int(state[at.H_MAX_ACCOUNTS])
+    first = int(state[at.H_POSITIONS]) + instrument * count * at.POSITION_WORDS
+    first_limit = int(state[at.H_OWN_LIMITS]) + instrument * count * at.LIMIT_WORDS
+    held = _rows(state, first, count, at.POSITION_WORDS)[:, : at.P_MOST]
+    return held, _rows(state, first_limit, count, at.LIMIT_WORDS)[:, :3]
 
 
 def _parse(blob: bytes) -> tuple[list[int], list[Array]]:

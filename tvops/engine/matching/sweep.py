@@ -1,9 +1,10 @@
 """What an incoming order does to the other side of the book."""
 
 from tvops.engine.matching import layout as at
-from tvops.engine.matching.book import account_open, level_after, next_level, position_of, release, side_of, vacate
+from tvops.engine.matching.book import level_after, next_level, position_of, side_of, vacate
 from tvops.engine.matching.layout import Halves, Words
-from tvops.engine.matching.words import emit, part, u, who_word, wide
+from tvops.engine.matching.standing import note_span
+from tvops.engine.matching.words import emit, part, stay_apart, u, who_word, wide
 from tvops.engine.records import EventKind, Reason, SelfTrade, Side
 
 _MAKER_FILL, _TAKER_FILL = int(EventKind.MAKER_FILL), int(EventKind.TAKER_FILL)
@@ -18,6 +19,7 @@ def can_fill(
     state: Words, slots: Halves, row: int, sell: int, limit: int, quantity: int, account: int, self_trade: int
 ) -> bool:
     """Say whether `sweep` with the same arguments would fill the whole quantity; changes nothing."""
+    stay_apart()
     side = side_of(row, 1 - sell)
     nodes = state[u(at.H_NODES)]
     index = state[u(side + at.S_BEST)]
@@ -46,57 +48,59 @@ def sweep(
 
     Gives the next free event row, the lots that are left, and 1 where self-trade prevention ended the order.
     """
+    stay_apart()
     side = side_of(row, 1 - sell)
     nodes = state[u(at.H_NODES)]
+    positions = position_of(state, instrument, 0)
+    stack = 2 * state[u(at.H_STACK)] + state[u(at.H_FREE)]
+    trade = state[u(at.H_TRADES)]
     maker_who = who_word(0, instrument, _MAKER_FILL, _BUY + 1 - sell)
     cancel_who = who_word(0, instrument, _CANCELLED, _BUY + 1 - sell)
     taker_who = who_word(account, instrument, _TAKER_FILL, _BUY + sell)
-    before = quantity
-    stopped = 0
+    toward = 1 if sell != 0 else -1  # what a lot traded adds to the makers' positions
+    entered, first_trade, last, freed, stopped = quantity, trade, 0, 0, 0
     index = state[u(side + at.S_BEST)]
     while index <= limit and quantity > 0 and stopped == 0:
         level = state[u(side + at.S_LEVELS)] + index * at.LEVEL_WORDS
         price = state[u(side + at.S_ORIGIN)] + index * state[u(side + at.S_STEP)]
         total = state[u(level + 1)]
         slot = wide(slots[u(2 * level)])
-        while slot != 0 and quantity > 0 and stopped == 0:
+        while slot != 0 and quantity > 0:
             node = nodes + slot * at.NODE_WORDS
             maker = (state[u(node + at.N_META)] >> at.META_ACCOUNT) & at.WORD
             leaves = state[u(node + at.N_LEAVES)]
             maker_id = state[u(node + at.N_ID)]
             after = wide(slots[u(2 * (node + at.N_LINKS))])
-            position = position_of(state, instrument, maker)
+            gone = leaves
             if maker == account and self_trade != _ALLOW:
                 stopped = 1 if self_trade != _CANCEL_RESTING else 0
-                if self_trade != _CANCEL_INCOMING:
-                    emit(
-                        events, row_out, seq, time, maker_id, 0, price, leaves, 0,
-                        cancel_who | maker, _SELF_TRADE,
-                    )  # fmt: skip
-                    row_out += 1
-                    total -= leaves
-                    account_open(state, position, 1 - sell, maker, -leaves, -1)
-                    release(state, slots, slot)
-                    slot = after
-                continue
-            traded = min(quantity, leaves)
-            quantity -= traded
-            leaves -= traded
-            total -= traded
-            trade = state[u(at.H_TRADES)] + 1
-            state[u(at.H_TRADES)] = trade
-            emit(events, row_out, seq, time, maker_id, trade, price, traded, leaves, maker_who | maker, 0)
-            emit(events, row_out + 1, seq, time, order_id, trade, price, traded, quantity, taker_who, 0)
-            row_out += 2
-            state[u(position + at.P_POSITION)] += traded if sell != 0 else -traded
-            if leaves == 0:
-                account_open(state, position, 1 - sell, maker, -traded, -1)
-                release(state, slots, slot)
-                slot = after
+                if self_trade == _CANCEL_INCOMING:
+                    break
+                who = cancel_who | maker
+                emit(events, row_out, seq, time, maker_id, 0, price, leaves, 0, who, _SELF_TRADE)
+                row_out += 1
             else:
-                account_open(state, position, 1 - sell, maker, -traded, 0)
-                state[u(node + at.N_LEAVES)] = leaves
-            state[u(row + at.I_LAST)] = price
+                gone = min(quantity, leaves)
+                quantity -= gone
+                trade += 1
+                last = price
+                who = maker_who | maker
+                emit(events, row_out, seq, time, maker_id, trade, price, gone, leaves - gone, who, 0)
+                emit(events, row_out + 1, seq, time, order_id, trade, price, gone, quantity, taker_who, 0)
+                row_out += 2
+                state[u(positions + maker * at.POSITION_WORDS + at.P_POSITION)] += gone * toward
+            total -= gone
+            state[u(positions + maker * at.POSITION_WORDS + at.P_OPEN + 1 - sell)] -= gone
+            state[u(node + at.N_LEAVES)] = leaves - gone
+            if gone != leaves:
+                break
+            state[u(at.ACCOUNTS + maker * at.ACCOUNT_WORDS + at.A_OPEN)] -= 1
+            state[u(node + at.N_ID)] = 0
+            slots[u(stack + freed)] = slot
+            freed += 1
+            slot = after
+            if stopped != 0:
+                break
         state[u(level + 1)] = total
         slots[u(2 * level)] = slot
         if slot != 0:
@@ -106,6 +110,10 @@ def sweep(
             vacate(state, side, index, 1)
             index = next_level(state, side, index)
     state[u(side + at.S_BEST)] = index
-    position = position_of(state, instrument, account)
-    state[u(position + at.P_POSITION)] += quantity - before if sell != 0 else before - quantity
+    state[u(at.H_FREE)] += freed
+    state[u(at.H_TRADES)] = trade
+    state[u(positions + account * at.POSITION_WORDS + at.P_POSITION)] -= (entered - quantity) * toward
+    if trade != first_trade:
+        state[u(row + at.I_LAST)] = last
+        note_span(state, row)
     return row_out, quantity, stopped

@@ -1,20 +1,18 @@
 """Reading the book: depth, the orders in their order, and putting them back."""
 
-import numpy as np
-
 from tvops.engine.compiled import kernel
 from tvops.engine.matching import layout as at
 from tvops.engine.matching.book import level_after, rest, side_of
 from tvops.engine.matching.control import define
 from tvops.engine.matching.keys import store_key
 from tvops.engine.matching.layout import Array
-from tvops.engine.matching.words import u, wide
+from tvops.engine.matching.words import halves_of, u, wide, words_of
 
 
 @kernel
-def read_depth(state: Array, instrument: int, sell: int, levels: Array) -> int:
+def read_depth(arena: Array, instrument: int, sell: int, levels: Array) -> int:
     """Fill rows of ``levels`` (n x 3: price, lots, orders) with the best levels of a side; give their number."""
-    slots = state.view(np.int32)
+    state, slots = words_of(arena), halves_of(arena)
     side = side_of(at.HEADER + instrument * at.ROW_WORDS, sell)
     links = state[u(at.H_NODES)] + at.N_LINKS
     count = 0
@@ -35,9 +33,9 @@ def read_depth(state: Array, instrument: int, sell: int, levels: Array) -> int:
 
 
 @kernel
-def read_orders(state: Array, orders: Array) -> int:
+def read_orders(arena: Array, orders: Array) -> int:
     """Fill rows of ``orders`` (n x 3: id, lots, N_META) with the live orders, by instrument, side, price, age."""
-    slots = state.view(np.int32)
+    state, slots = words_of(arena), halves_of(arena)
     nodes = state[u(at.H_NODES)]
     count = 0
     for instrument in range(at.MAX_INSTRUMENTS):
@@ -61,13 +59,13 @@ def read_orders(state: Array, orders: Array) -> int:
 
 
 @kernel
-def restore(state: Array, instruments: Array, orders: Array, keys: Array, key_count: int) -> None:
+def restore(arena: Array, instruments: Array, orders: Array, keys: Array, key_count: int) -> None:
     """Build ladders, orders and key table in a fresh arena from what `read_orders` and the export gave.
 
     ``instruments``: n x 10 (number, I_SIZE to I_LIMITS + 2); ``keys``: n x 4, oldest first, the last
     of ``key_count`` keys ever remembered.
     """
-    slots = state.view(np.int32)
+    state, slots = words_of(arena), halves_of(arena)
     for i in range(len(instruments)):
         number = instruments[i, 0]
         define(state, number, instruments[i, 1 + at.I_LOW], instruments[i, 1 + at.I_SIZE], 0)
