@@ -1,0 +1,25 @@
+"""The kernel cache on disk: used again while the sources are the same, and not after one has changed."""
+
+import subprocess
+import sys
+
+PART = "import numba\n\n@numba.njit\ndef part():\n    return {}\n"
+WHOLE = (
+    "from tvops.engine.compiled import kernel\nfrom parts import part\n\n"
+    "@kernel\ndef whole():\n    return part()\n\n"
+    "if __name__ == '__main__':\n    print(whole(), sum(whole.stats.cache_hits.values()))\n"
+)
+
+
+def test_a_changed_neighbour_file_makes_the_cache_stale(tmp_path):
+    (tmp_path / "whole.py").write_text(WHOLE)
+
+    def answer(number):
+        (tmp_path / "parts.py").write_text(PART.format(number))
+        return subprocess.run(
+            [sys.executable, "whole.py"], cwd=tmp_path, capture_output=True, text=True
+        ).stdout.split()
+
+    assert answer(1) == ["1", "0"]
+    assert answer(1) == ["1", "1"]
+    assert answer(2) == ["2", "0"]
