@@ -182,7 +182,7 @@ class Api:
     def health(self, call: Call) -> Answer:
         """Show the state of every part."""
         report = self._health()
-        return Answer(200 if report.status in ("ok", "degraded") else 503, encode(report))
+        return Answer(200 if report.status == "ok" else 503, encode(report))
 
     def stats(self, call: Call) -> Answer:
         """Show the figures."""

@@ -13,6 +13,12 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 ANYBODY = Principal(FIRST_USER_ACCOUNT, DEFAULT_NAME, True)
 """Whom a request without a key acts for where none is needed."""
 
+_CORS = (
+    b"access-control-allow-origin: %b\r\n"
+    b"access-control-expose-headers: idempotent-replayed, retry-after\r\n"
+    b"vary: origin\r\n"
+)
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -52,7 +58,7 @@ class Guard:
         if origin not in self._origins and (host is None or origin.partition(b"://")[2] != host):
             shown = origin[:80].decode("ascii", "replace")
             raise refuse("origin_refused", f"origin {shown}: add it to allowed_origins to let its pages connect")
-        return b"access-control-allow-origin: %b\r\nvary: origin\r\n" % origin
+        return _CORS % origin
 
     def identify(self, headers: Headers) -> Principal | None:
         """Give whom the request acts for; None where it needs a key and has none.

@@ -105,11 +105,10 @@ def rejection(reason: int, order_id: int = 0, client_order_id: str | None = None
     """Make the problem of a command that the engine refused."""
     code = reason_name(reason)
     title = REASON_TITLES.get(Reason(reason), "Refused") if reason in Reason._value2member_map_ else "Refused"
-    status = 404 if reason == Reason.UNKNOWN_ORDER else HTTPStatus.UNPROCESSABLE_ENTITY.value
     return Problem(
         type=DOCUMENTATION + code,
         title=title,
-        status=status,
+        status=HTTPStatus.UNPROCESSABLE_ENTITY.value,
         detail=f"{title}; the engine refused with {code}",
         code=code,
         order_id=str(order_id) if order_id else None,

@@ -107,6 +107,7 @@ class GatewayService:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._unsubscribe is not None:
             self._unsubscribe()
+            self._unsubscribe = None
         await self._server.stop()
 
     def health(self) -> Health:
