@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -72,18 +73,23 @@ def check(stack: Stack, load: Load) -> None:
         assert (again.status_code, again.json()["order_id"]) == (200, load.acknowledged[client_id])
 
 
+@pytest.fixture(scope="module")
+def victims_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(tmp_path_factory.mktemp("crash") / "data", "--set", "snapshot_commands=500") as stack:
+        yield stack.start()
+
+
 @pytest.mark.parametrize("victim", ["engine", "market", "valkey-ledger", "valkey-market", "valkey-results"])
-def test_kill_one_process(tmp_path: Path, victim: str) -> None:
-    with Stack(tmp_path / "data", "--set", "snapshot_commands=500") as stack:
-        stack.start()
-        with Load(stack, victim) as load:
-            time.sleep(1.5)
-            stack.processes()[victim].kill()
-            time.sleep(0.3)
-            assert stack.wait_ready(30) < 30
-            time.sleep(1.0)
-        assert len(load.acknowledged) > 20
-        check(stack, load)
+def test_kill_one_process(victims_stack: Stack, victim: str) -> None:
+    stack = victims_stack
+    with Load(stack, victim) as load:
+        time.sleep(1.0)
+        stack.processes()[victim].kill()
+        time.sleep(0.3)
+        assert stack.wait_ready(30) < 30
+        time.sleep(1.0)
+    assert len(load.acknowledged) > 20
+    check(stack, load)
 
 
 def test_kill_all_processes(tmp_path: Path) -> None:
