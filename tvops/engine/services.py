@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -32,3 +34,18 @@ class Service(Protocol):
 
     def stats(self) -> dict[str, float | int | str]:
         """Give the figures that the status line and `/stats` show; never blocks."""
+
+
+async def end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they have ended, whatever they raise.
+
+    A single `cancel` is not enough: redis-py swallows one that arrives while it opens a connection.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        ended, left = await asyncio.wait(left, timeout=0.1)
+        for task in ended:
+            if not task.cancelled():
+                task.exception()  # seen now: asyncio would complain about it later

@@ -18,7 +18,6 @@ from tvops.errors import LedgerError
 
 INBOX = "inbox:{0}"
 _KINDS = (Kind.NEW, Kind.AMEND, Kind.CANCEL, Kind.MASS_CANCEL)
-_BLOCK_MS = 1000
 _RETRY_SECONDS = 0.1
 _ENTRIES = 16  # taken at once
 
@@ -28,22 +27,33 @@ logger = logging.getLogger(__name__)
 class Inbox:
     """Reads entries, drops what liquidity accounts may not send, and submits the rest in order."""
 
-    def __init__(self, client: Redis, sequencer: Sequencer) -> None:
+    def __init__(self, client: Redis, sequencer: Sequencer, block_seconds: float) -> None:
+        """Read with ``client``, waiting up to ``block_seconds``, less than its socket timeout, on the server."""
         self.trouble = ""
         self.commands = 0
         self.refused = 0  # commands that were dropped
         self.damaged = 0  # entries that could not be read
         self._client: Any = client
         self._sequencer = sequencer
-        self._last = "$"
+        self._block_ms = max(1, int(block_seconds * 1000))
+        self._last = ""
+
+    async def open(self) -> None:
+        """Note where the inbox ends: what comes behind that is taken.
+
+        Raises:
+            RedisError: the server is away or refuses; `run` tries again.
+        """
+        newest = await self._client.xrevrange(INBOX, count=1)
+        self._last = newest[0][0].decode() if newest else "0-0"
 
     async def run(self) -> None:
         """Read until the sequencer stops, also over restarts of the server."""
         while True:
             try:
-                if self._last == "$":
-                    await self._find_end()
-                found = await self._client.xread({INBOX: self._last}, count=_ENTRIES, block=_BLOCK_MS)
+                if not self._last:
+                    await self.open()
+                found = await self._client.xread({INBOX: self._last}, count=_ENTRIES, block=self._block_ms)
             except (RedisError, OSError) as error:
                 if not self.trouble:
                     logger.warning("the inbox cannot be read, trying again: %s", error)
@@ -57,11 +67,6 @@ class Inbox:
                     await self._take(fields.get(b"p", b""))
                 except LedgerError:
                     return  # the engine has stopped; its health says why
-
-    async def _find_end(self) -> None:
-        """Note where the inbox ends: what comes behind it is not missed between two reads."""
-        newest = await self._client.xrevrange(INBOX, count=1)
-        self._last = newest[0][0].decode() if newest else "0-0"
 
     async def _take(self, blob: bytes) -> None:
         try:

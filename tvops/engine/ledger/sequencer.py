@@ -20,6 +20,7 @@ from tvops.engine.bus.packing import pack
 from tvops.engine.ledger.ledger import Ledger
 from tvops.engine.ledger.state import TradingState
 from tvops.engine.records import COMMAND, EVENT, RecordType
+from tvops.engine.services import end_tasks
 from tvops.engine.telemetry.latency import LatencyHistogram
 from tvops.errors import LedgerError
 
@@ -106,8 +107,7 @@ class Sequencer:
                 await self._idle.wait()
         except TimeoutError:
             logger.error("%d commands were not written: %s", self.pending, self._ledger.trouble)
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks([self._task])
         self._abandon()
 
     def submit(self, commands: NDArray[Any], reply: Reply | None = None) -> None:

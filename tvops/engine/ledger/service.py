@@ -31,7 +31,7 @@ from tvops.engine.market.publisher import Publisher
 from tvops.engine.matching.engine import Engine
 from tvops.engine.projections.orders import OrderTable
 from tvops.engine.records import EventKind, Reason
-from tvops.engine.services import Health
+from tvops.engine.services import Health, end_tasks
 from tvops.errors import LedgerError, RefusedError
 from tvops.settings import Settings
 
@@ -84,6 +84,8 @@ class EngineService:
         self.sequencer.start()
         if len(commands):
             await self._apply_setup(commands)
+        with contextlib.suppress(RedisError, OSError):
+            await self._inbox.open()
         self._run("results", self._results.run())
         self._run("order state", self._order_state.run())
         self._run("own market", self._own.run())
@@ -201,7 +203,7 @@ class EngineService:
         self._own = OwnMarketPublisher(
             Publisher(own, settings.batch_interval_ms, settings.max_batch_size), state, self.table
         )
-        self._inbox = Inbox(bus.market, self.sequencer)
+        self._inbox = Inbox(bus.market, self.sequencer, min(1.0, settings.redis_socket_timeout / 2))
         self.sequencer.subscribe(self._publish)
 
     def _publish(self, commands: NDArray[Any], events: NDArray[Any]) -> None:
@@ -236,10 +238,7 @@ class EngineService:
 
     async def _cancel(self, name: str = "") -> None:
         """End one task, or all."""
-        ended = [task for task in self._tasks if name in ("", task.get_name())]
-        for task in ended:
-            task.cancel()
-        await asyncio.gather(*ended, return_exceptions=True)
+        await end_tasks(task for task in self._tasks if name in ("", task.get_name()))
 
     async def _flush(self) -> None:
         """Give the streams a moment to take the last events and order states."""

@@ -12,6 +12,8 @@ from tvops.engine.ledger.ledger import Ledger
 from tvops.engine.ledger.snapshots import KEPT, SnapshotStore
 from tvops.engine.ledger.state import CapturedState, TradingState
 
+RETRY_SECONDS = 2.0
+
 logger = logging.getLogger(__name__)
 
 
@@ -19,8 +21,8 @@ class Snapshotter:
     """Writes a snapshot every ``every`` commands.
 
     Only the copy of the state is made in the event loop; a thread compresses it. While one snapshot is being
-    written no other begins. If one cannot be written, `trouble` says why, nothing is trimmed, and the next try
-    comes after another ``every`` commands.
+    written no other begins. If one cannot be written, `trouble` says why, nothing is trimmed, and it is tried
+    again a little later.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class Snapshotter:
         self._state = state
         self._every = every
         self._good = good[:KEPT]
-        self._tried = self.seq
+        self._not_before = 0.0  # monotonic time of the next try
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -45,7 +47,9 @@ class Snapshotter:
 
     def after_batch(self) -> None:
         """Begin a snapshot if it is time; called after every batch."""
-        if self._state.seq - self._tried < self._every or (self._task and not self._task.done()):
+        if self._state.seq - self.seq < self._every or (self._task and not self._task.done()):
+            return
+        if time.monotonic() < self._not_before:
             return
         self._task = asyncio.create_task(self._write(self._capture()), name="snapshot")
 
@@ -64,7 +68,6 @@ class Snapshotter:
         begun = time.perf_counter_ns()
         captured = self._state.capture()
         self.stall = time.perf_counter_ns() - begun
-        self._tried = captured.seq
         return captured
 
     async def _write(self, captured: CapturedState) -> None:
@@ -78,5 +81,6 @@ class Snapshotter:
         except (RedisError, OSError) as error:
             self.trouble = f"snapshot of seq {captured.seq} not written: {error}"
             logger.error("%s", self.trouble)
+            self._not_before = time.monotonic() + RETRY_SECONDS
             return
         self.bytes, self.trouble = len(blob), ""
