@@ -7,7 +7,7 @@ import errno
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -40,6 +40,7 @@ BLOCK_MS = 1000
 SWEEP_SECONDS = 1.0
 STOP_SECONDS = 0.7
 RETRY_SECONDS = 0.5
+CANCEL_SECONDS = 0.05
 
 logger = logging.getLogger(__name__)
 
@@ -115,12 +116,12 @@ class StreamService:
         except OSError as error:
             raise _listen_error(settings, error) from None
         self._tasks += [loop.create_task(self._read()), loop.create_task(self._sweep())]
+        for task in self._tasks:
+            task.add_done_callback(self._on_end)
 
     async def stop(self) -> None:
         """Say goodbye to every session and let go of the port, within a second."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _end(self._tasks)
         if self._server is None:
             return
         self._server.close()
@@ -214,6 +215,12 @@ class StreamService:
             figures.sent(intake.records - before, [major for major, _, _ in entries])
         figures.pending = 0
 
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        """Tell of a task that failed: without it the service does not do what it is for."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("the market data service failed", exc_info=error)
+            self._health = Health("failed", f"{type(error).__name__}: {error}")
+
     def _degrade(self, detail: str) -> None:
         if self._health.state != "degraded":
             logger.warning("%s", detail)
@@ -259,6 +266,15 @@ class StreamService:
         state = next((s for s in ("failed", "starting", "degraded") if s in states), "ok")
         status = HTTPStatus.OK if state == "ok" else HTTPStatus.SERVICE_UNAVAILABLE
         return Answer(msgspec.json.encode({"status": state, "services": services}), status)
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they are done: a call of redis-py that is just done takes a cancellation for itself."""
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
 
 
 def _json(value: Any) -> Answer:
