@@ -83,6 +83,19 @@ async def test_an_order_survives_its_client(gateway: Running) -> None:
     assert response.json()["status"] == "open"
 
 
+async def test_a_client_that_leaves_during_a_page_leaves_no_trace(
+    gateway: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(20):
+        _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(get(b"/docs/errors") + post(body("x")) + get(b"/") + get(b"/docs/errors") + post(body("y")))
+        await asyncio.sleep(0)
+        writer.transport.abort()
+    assert (await gateway.client.get("/docs/errors")).status_code == 200
+    await asyncio.sleep(0.1)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_a_half_closed_connection_is_answered(gateway: Running) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(post(body("half")))

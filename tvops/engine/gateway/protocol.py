@@ -48,6 +48,7 @@ class GatewayProtocol(HttpToolsProtocol):
         super().__init__(**arguments)
         self.gateway = gateway
         self._calls: deque[Call] = deque()  # started and not written yet, in their order
+        self._page: Any = None  # the page request that runs, or ran last
         self._upgrade = False  # the request at hand asks for a WebSocket
         self._closing = False  # the last answer is written
         self._last = False  # the request at hand, or one before, is the last of this connection
@@ -70,6 +71,11 @@ class GatewayProtocol(HttpToolsProtocol):
         for call in self._calls:
             call.disconnected = True
         self._calls.clear()
+        self.pipeline.clear()
+        if self._page is not None:
+            # uvicorn tells only the newest request of the connection, which need not be the one that runs
+            self._page.disconnected = True
+            self._page.message_event.set()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Answer what is in flight before the connection closes."""
@@ -286,6 +292,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if isinstance(cycle, Call):
             self._begin(cycle)
         else:
+            self._page = cycle
             super()._start_asgi_task(cycle, app)
 
     def _flush(self) -> None:

@@ -71,6 +71,7 @@ class HttpServer:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=int(IDLE_SECONDS),
             timeout_graceful_shutdown=STOP_SECONDS,
             backlog=_BACKLOG,
