@@ -1,6 +1,6 @@
 """A matching engine as plain as it gets: dicts, lists and one pass over them. What the real one must equal."""
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,7 +30,7 @@ class Book:
     low: int
     size: int
     digest: int
-    orders: dict = field(default_factory=lambda: {BUY: [], SELL: []})  # in the order they came
+    levels: dict = field(default_factory=lambda: {BUY: {}, SELL: {}})  # price: its orders, oldest first
     last: int = 0
     halted: bool = False
     collar: int | None = None
@@ -38,19 +38,20 @@ class Book:
     top: dict = field(default_factory=lambda: {BUY: (0, 0), SELL: (0, 0)})
 
     def queue(self, side):
-        """The orders of a side, best price first, then oldest first (sorts are stable)."""
-        return sorted(self.orders[side], key=lambda o: -o.price if side == BUY else o.price)
+        """The orders of a side, best price first, then oldest first."""
+        prices = sorted(self.levels[side], reverse=side == BUY)
+        return [order for price in prices for order in self.levels[side][price]]
 
     def best(self, side):
-        queue = self.queue(side)
-        if not queue:
+        if not self.levels[side]:
             return (0, 0)
-        return (queue[0].price, sum(o.left for o in queue if o.price == queue[0].price))
+        price = (max if side == BUY else min)(self.levels[side])
+        return (price, sum(o.left for o in self.levels[side][price]))
 
     def reference(self):
         if self.last:
             return self.last
-        prices = [self.best(side)[0] for side in (BUY, SELL) if self.orders[side]]
+        prices = [self.best(side)[0] for side in (BUY, SELL) if self.levels[side]]
         return sum(prices) // len(prices) if prices else 0
 
 
@@ -58,6 +59,7 @@ class Model:
     def __init__(self, max_orders=1 << 18, max_accounts=4096, max_keys=1 << 18):
         self.max_orders, self.max_accounts, self.max_keys = max_orders, max_accounts, max_keys
         self.books, self.live, self.positions = {}, {}, {}
+        self.of_account = defaultdict(dict)
         self.account_limits, self.open_limits = {}, {}
         self.exempt, self.killed, self.all_killed = set(), set(), False
         self.keys = OrderedDict()
@@ -136,8 +138,8 @@ class Model:
     def resting(self, account, instrument=None, side=None):
         return [
             o
-            for o in self.live.values()
-            if o.account == account and instrument in (None, o.instrument) and side in (None, o.side)
+            for o in self.of_account[account].values()
+            if instrument in (None, o.instrument) and side in (None, o.side)
         ]
 
     def limit(self, account, instrument, which):
@@ -226,6 +228,8 @@ class Model:
 
     def reach(self, order, order_type):
         """The orders that this one may trade with, in the order it meets them."""
+        if order_type == LIMIT and not self.crossed(order.instrument, order.side, order.price):
+            return []
         queue = self.books[order.instrument].queue(3 - order.side)
         if order_type == LIMIT:
             return [o for o in queue if (o.price <= order.price if order.side == BUY else o.price >= order.price)]
@@ -241,9 +245,16 @@ class Model:
             available += maker.left
         return available >= order.left
 
+    def on(self, order):
+        self.books[order.instrument].levels[order.side].setdefault(order.price, []).append(order)
+        self.live[order.id] = self.of_account[order.account][order.id] = order
+
     def off(self, order):
-        self.books[order.instrument].orders[order.side].remove(order)
-        del self.live[order.id]
+        levels = self.books[order.instrument].levels[order.side]
+        levels[order.price].remove(order)
+        if not levels[order.price]:
+            del levels[order.price]
+        del self.live[order.id], self.of_account[order.account][order.id]
 
     def end(self, order, reason, ref=0):
         self.emit(
@@ -284,15 +295,14 @@ class Model:
                 self.off(maker)
                 self.give_slot(maker.id)
         if order.left and rests and not stopped:
-            book.orders[order.side].append(order)
-            self.live[order.id] = order
+            self.on(order)
             return
         if rests:
             self.give_slot(order.id)
         if order.left:
             if stopped:
                 reason = Reason.SELF_TRADE
-            elif market and book.orders[3 - order.side]:
+            elif market and book.levels[3 - order.side]:
                 reason = Reason.COLLAR
             elif order.left == entered:
                 reason = Reason.NO_LIQUIDITY

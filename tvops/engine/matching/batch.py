@@ -147,8 +147,9 @@ def apply_batch(
 ) -> int:  # fmt: skip
     """Apply commands ``first`` to ``last`` - 1, rows of COMMAND as words; write rows of EVENT from ``row_out`` on.
 
-    Returns the row behind the last event. H_NEXT tells how far it came: it leaves early where the events pass row
-    ``room`` (behind which the buffer has `worst_events` more) and where a DEFINE needs more memory (H_NEED words).
+    Returns the row behind the last event; its complement where it left early, and then H_NEXT says at which
+    command: the events had passed row ``room`` (behind which the buffer has `worst_events` more), or a DEFINE
+    needs H_NEED words of memory.
     """
     state, slots = words_of(arena), halves_of(arena)
     commands, events = words_of(batch), words_of(buffer)
@@ -198,4 +199,4 @@ def apply_batch(
     if number != first:
         state[u(at.H_SEQ)] = commands[u((number - 1) * at.COMMAND_WORDS + at.C_SEQ)]
     state[u(at.H_NEXT)] = number
-    return row_out
+    return row_out if number == last else ~row_out

@@ -46,6 +46,10 @@ from tvops.engine.records import ALL_ACCOUNTS, COMMAND, Limit
 
 MAX_ORDERS = at.SLOT_MASK - 1
 _EVENT_ROOM = 1 << 15
+_KEPT_ROWS = 1 << 14
+"""A batch with more events than that has its memory given back before the next."""
+
+_WORD = np.dtype(np.int64)
 
 
 class Engine:
@@ -74,24 +78,27 @@ class Engine:
         Bad commands are answered, never raised. Raises TypeError where the rows are not COMMAND, MemoryError where
         a DEFINE needs memory that the system does not give.
         """
-        if self._used > _EVENT_ROOM >> 2:
-            self._events.reuse(self._used)
+        if self._used > _KEPT_ROWS:
+            self._events.reuse()
         words = _words_of(commands)
-        last = len(commands)
-        buffer, state = self._events, self._arena.words
-        row = apply_batch(state, words, buffer.words, 0, last, 0, buffer.room)
-        while state[at.H_NEXT] < last:
-            if state[at.H_NEED]:
-                need = int(state[at.H_NEED])
-                state[at.H_NEED] = 0
-                del state
-                self._arena.grow(need)
-                state = self._arena.words
-            if row > buffer.room:
-                buffer.grow(row)
-            row = apply_batch(state, words, buffer.words, int(state[at.H_NEXT]), last, row, buffer.room)
+        last = len(words) // at.COMMAND_WORDS
+        row = apply_batch(self._arena.words, words, self._events.words, 0, last, 0, self._events.room)
+        while row < 0:
+            row = self._make_room(~row)
+            first = int(self._arena.words[at.H_NEXT])
+            row = apply_batch(self._arena.words, words, self._events.words, first, last, row, self._events.room)
         self._used = row
-        return buffer.rows[:row]
+        return self._events.rows[:row]
+
+    def _make_room(self, used: int) -> int:
+        """Let a batch go on that stopped with ``used`` rows of events; give that number."""
+        need = int(self._arena.words[at.H_NEED])
+        if need:
+            self._arena.words[at.H_NEED] = 0
+            self._arena.grow(need)
+        if used > self._events.room:
+            self._events.grow(used)
+        return used
 
     @property
     def seq(self) -> int:
@@ -231,7 +238,8 @@ def _words_of(commands: NDArray[Any]) -> NDArray[np.int64]:
     """
     if commands.dtype != COMMAND or commands.ndim != 1:
         raise TypeError(f"commands are {commands.dtype}, {commands.ndim}-dimensional, not rows of COMMAND")
-    if not commands.flags.c_contiguous:
-        commands = commands.copy()
-    words = commands.view(np.int64) if commands.flags.writeable else np.asarray(_Alias(commands))
+    flags = commands.flags
+    if not flags.c_contiguous:
+        return commands.copy().view(_WORD)
+    words = commands.view(_WORD) if flags.writeable else np.asarray(_Alias(commands))
     return words if words.flags.aligned else words.copy()

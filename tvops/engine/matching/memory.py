@@ -31,10 +31,16 @@ class Arena:
         self.words[at.H_CAPACITY] = len(self.words)
 
     def grow(self, words: int) -> None:
-        """Make room for ``words`` in all; what is there moves without being copied."""
+        """Make room for ``words`` in all; what is there moves without being copied.
+
+        Raises:
+            MemoryError: the system does not give so much address space.
+        """
         self.words = np.empty(0, np.int64)  # a mapping that an array looks at cannot be resized
         try:
             self._pages.resize(words * 8)
+        except OSError as error:
+            raise MemoryError(f"the books need {words * 8 >> 20} MiB of address space: {error}") from None
         finally:
             self._look()
 
@@ -44,7 +50,6 @@ class EventBuffer:
 
     def __init__(self, room: int, worst: int) -> None:
         self._small, self._worst = room, worst
-        self._used = 0
         self._allocate(room)
 
     def _allocate(self, room: int) -> None:
@@ -59,11 +64,11 @@ class EventBuffer:
         self._allocate(2 * max(self.room, used))
         self.rows[:used] = rows[:used]
 
-    def reuse(self, used: int) -> None:
-        """Give what a large batch took back to the system, ``used`` rows of which were written."""
-        if self.room > self._small:
+    def reuse(self) -> None:
+        """Give what a large batch took back to the system; the rows are lost."""
+        if self.room > self._small or sys.platform != "linux":
             self._allocate(self._small)
-        elif used > self._small >> 2 and sys.platform == "linux":
+        else:
             self._pages.madvise(mmap.MADV_DONTNEED)
 
 
