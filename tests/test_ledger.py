@@ -406,9 +406,13 @@ async def test_running_engine_takes_snapshots_by_itself(client: Redis) -> None:
 def test_snapshot_parts_that_do_not_fit_are_refused() -> None:
     captured = make_state().capture()
     good = Snapshot.decode(captured.encode())
-    for parts in ({}, {**good.parts, "engine": b"x"}, {**good.parts, "configuration": b"\xc1"}):
+    bad = [Snapshot(0, 0, {**good.blocks, "engine": (100, b"x")}), Snapshot(0, 0, {})]
+    parts = {name: good.part(name) for name in good.blocks}
+    for name in parts:
+        bad.append(Snapshot.of(0, 0, {**parts, name: b"\xc1"}.items()))
+    for snapshot in bad:
         with pytest.raises(LedgerError):
-            make_state().restore(Snapshot(0, 0, parts))
+            make_state().restore(snapshot)
 
 
 async def test_damage_stops_a_proof(client: Redis) -> None:

@@ -59,7 +59,7 @@ class OrderStatePublisher:
         self._checked = 0.0
 
     def note(self, trades: int) -> None:
-        """Count the trades of a batch; called after every batch."""
+        """Count the trades of users in a batch; called after every batch."""
         self._seen += trades
         if self._seen >= self._trades or self._state.orders.changes >= MAX_CHANGES:
             self._due.set()

@@ -15,11 +15,11 @@ from tvops.engine.compiled import kernel
 from tvops.engine.instruments import InstrumentTable
 from tvops.engine.ledger.state import TradingState
 from tvops.engine.market.publisher import Publisher
-from tvops.engine.records import DEPTH, TRADE, DepthFlag, EventKind, RecordType, Side
+from tvops.engine.records import DEPTH, FIRST_USER_ACCOUNT, TRADE, DepthFlag, EventKind, RecordType, Side
 
 SNAPSHOT_SECONDS = 2.0
 _RETRY_SECONDS = 0.5
-_TAKER_FILL = int(EventKind.TAKER_FILL)
+_MAKER_FILL, _TAKER_FILL = int(EventKind.MAKER_FILL), int(EventKind.TAKER_FILL)
 _BUY, _SELL = int(Side.BUY), int(Side.SELL)
 
 logger = logging.getLogger(__name__)
@@ -48,13 +48,13 @@ class OwnMarketPublisher:
         return "the market server does not take the own market" if self._publisher.down else ""
 
     def add(self, events: NDArray[Any]) -> int:
-        """Take the trades of a batch and note which books it changed; give how many trades there are."""
+        """Take the trades of a batch and note which books it changed; give how many are trades of users."""
         if len(events) > len(self._trades):
             self._trades = np.zeros(2 * len(events), TRADE)
-        count = note_events(events, self._trades, self._changed)
+        count, of_users = note_events(events, self._trades, self._changed)
         if count:
             self._publisher.add(RecordType.TRADE, self._trades[:count].copy())
-        return count
+        return of_users
 
     async def run(self) -> None:
         """Write for ever."""
@@ -102,15 +102,21 @@ class OwnMarketPublisher:
 
 
 @kernel
-def note_events(events: Any, trades: Any, changed: Any) -> int:
-    """Write a TRADE row for every trade and mark the instruments of all events; give how many trades there are."""
-    count = 0
+def note_events(events: Any, trades: Any, changed: Any) -> tuple[int, int]:
+    """Write a TRADE row for every trade and mark the instruments of all events.
+
+    Give how many trades there are, and how many of them have a user account on either side.
+    """
+    count = of_users = 0
+    maker = 0
     for n in range(events.shape[0]):
         event = events[n]
         instrument = int(event.instrument)
         if instrument < changed.shape[0]:
             changed[instrument] = True
-        if event.kind == _TAKER_FILL:
+        if event.kind == _MAKER_FILL:
+            maker = int(event.account)
+        elif event.kind == _TAKER_FILL:
             trade = trades[count]
             trade.time = event.time
             trade.trade_id = event.ref
@@ -119,7 +125,8 @@ def note_events(events: Any, trades: Any, changed: Any) -> int:
             trade.instrument = event.instrument
             trade.side = event.side
             count += 1
-    return count
+            of_users += max(maker, int(event.account)) >= FIRST_USER_ACCOUNT
+    return count, of_users
 
 
 @kernel

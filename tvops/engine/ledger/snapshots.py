@@ -1,16 +1,15 @@
 """Snapshots of the whole trading state: compressed, checksummed, written in small steps, two of them kept.
 
-A blob is a header and an lz4 block:
+A blob is a header and a body:
 
     magic      4 bytes  ``TVSN``
     version    u2       `records.VERSION`
     unused     2 bytes
     seq        u8       last command that the state has in it
     time       i8       that command's time
-    raw        u8       bytes of the state before compression
-    digest     16 bytes BLAKE2b-128 of the header up to here and the block
+    digest     16 bytes BLAKE2b-128 of the header up to here and the body
 
-The state is a MessagePack map of name -> bytes.
+The body is a MessagePack map of the name of a part -> its size and its lz4 block.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,28 +33,48 @@ KEPT = 2
 """How many good snapshots are kept; the ledger goes back to the oldest of them."""
 
 MAX_BYTES = 1 << 30
+"""Largest part before compression."""
+
 _STEP = 1 << 18  # bytes that one command writes: an append waits for no more than that
-_HEADER = struct.Struct("<4sHxxQqQ")
+_HEADER = struct.Struct("<4sHxxQq")
 _MAGIC = b"TVSN"
 _DIGEST_SIZE = 16
 _START = _HEADER.size + _DIGEST_SIZE
-_DECODER = msgspec.msgpack.Decoder(dict[str, bytes])
+_DECODER = msgspec.msgpack.Decoder(dict[str, tuple[int, bytes]])
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state after command ``seq``, in named parts."""
+    """The state after command ``seq``, in named parts, each compressed by itself."""
 
     seq: int
     time: int  # ns, of that command
-    parts: dict[str, bytes]
+    blocks: dict[str, tuple[int, bytes]]  # name -> size, lz4 block
+
+    @classmethod
+    def of(cls, seq: int, time: int, parts: Iterable[tuple[str, bytes]]) -> Snapshot:
+        """Compress ``parts`` one after the other, without the GIL for most of the time."""
+        return cls(seq, time, {name: (len(raw), lz4.block.compress(raw, store_size=False)) for name, raw in parts})
+
+    def part(self, name: str) -> bytes:
+        """Give a part as it was.
+
+        Raises:
+            LedgerError: there is none of that name, or it is damaged.
+        """
+        size, block = self.blocks.get(name, (0, b""))
+        if not 0 < size <= MAX_BYTES:
+            raise LedgerError(f"snapshot of seq {self.seq}: part {name} has {size} bytes")
+        try:
+            return bytes(lz4.block.decompress(block, uncompressed_size=size))
+        except lz4.block.LZ4BlockError as error:
+            raise LedgerError(f"snapshot of seq {self.seq}: part {name}: {error}") from None
 
     def encode(self) -> bytes:
-        """Make the blob; takes its time and lets go of the GIL for most of it."""
-        raw = msgspec.msgpack.encode(self.parts)
-        block = lz4.block.compress(raw, store_size=False)
-        header = _HEADER.pack(_MAGIC, VERSION, self.seq, self.time, len(raw))
-        return b"".join((header, _digest(header, block), block))
+        """Make the blob."""
+        body = msgspec.msgpack.encode(self.blocks)
+        header = _HEADER.pack(_MAGIC, VERSION, self.seq, self.time)
+        return b"".join((header, _digest(header, body), body))
 
     @classmethod
     def decode(cls, blob: bytes) -> Snapshot:
@@ -66,24 +86,21 @@ class Snapshot:
         """
         if len(blob) < _START:
             raise LedgerError(f"{len(blob)} bytes are too few")
-        header, block = blob[: _HEADER.size], blob[_START:]
-        magic, version, seq, time, size = _HEADER.unpack(header)
-        if magic != _MAGIC or blob[_HEADER.size : _START] != _digest(header, block) or size > MAX_BYTES:
+        header, body = blob[: _HEADER.size], blob[_START:]
+        magic, version, seq, time = _HEADER.unpack(header)
+        if magic != _MAGIC or blob[_HEADER.size : _START] != _digest(header, body):
             raise LedgerError("the checksum is wrong")
         if version != VERSION:
-            raise RefusedError(
-                f"a snapshot of version {version}, this is {VERSION}; run the version that wrote it"
-            )
+            raise RefusedError(f"a snapshot of version {version}, this is {VERSION}: run the one that wrote it")
         try:
-            raw = lz4.block.decompress(block, uncompressed_size=size)
-            return cls(seq, time, _DECODER.decode(raw))
-        except (lz4.block.LZ4BlockError, msgspec.DecodeError) as error:
+            return cls(seq, time, _DECODER.decode(body))
+        except msgspec.DecodeError as error:
             raise LedgerError(str(error)) from None
 
 
-def _digest(header: bytes, block: bytes) -> bytes:
+def _digest(header: bytes, body: bytes) -> bytes:
     digest = hashlib.blake2b(header, digest_size=_DIGEST_SIZE)
-    digest.update(block)
+    digest.update(body)
     return digest.digest()
 
 

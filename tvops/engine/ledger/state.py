@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,12 +28,12 @@ class CapturedState:
 
     def encode(self) -> bytes:
         """Make the blob of a snapshot; meant for another thread."""
-        parts = {
-            "engine": self.engine,
-            "orders": pack_state(self.orders),
-            "configuration": self.configuration,
-        }
-        return Snapshot(self.seq, self.time, parts).encode()
+        return Snapshot.of(self.seq, self.time, self._parts()).encode()
+
+    def _parts(self) -> Iterator[tuple[str, bytes]]:
+        yield "engine", self.engine
+        yield "orders", pack_state(self.orders)
+        yield "configuration", self.configuration
 
 
 class TradingState:
@@ -67,10 +68,10 @@ class TradingState:
             LedgerError: a part is missing or has the wrong shape.
         """
         try:
-            self.engine.import_state(snapshot.parts["engine"])
-            self.orders.restore(snapshot.parts["orders"])
-            self.configuration.restore(snapshot.parts["configuration"])
-        except (KeyError, ValueError) as error:
+            self.engine.import_state(snapshot.part("engine"))
+            self.orders.restore(snapshot.part("orders"))
+            self.configuration.restore(snapshot.part("configuration"))
+        except ValueError as error:
             raise LedgerError(f"snapshot of seq {snapshot.seq}: {error}") from None
         self.seq, self.time = snapshot.seq, snapshot.time
 

@@ -258,7 +258,7 @@ def pack_state(captured: Captured) -> bytes:
     rows, keys, closed = captured.rows[used], captured.client_keys[used], place[captured.closed]
     parts: tuple[NDArray[Any], ...] = (rows, keys, closed, captured.positions, captured.executions)
     header = _HEADER.pack(*(len(part) for part in parts), captured.placed)
-    return b"".join((header, *(part.tobytes() for part in parts)))
+    return b"".join((header, *(np.ascontiguousarray(part).data for part in parts)))
 
 
 def unpack_state(blob: bytes) -> Captured:
