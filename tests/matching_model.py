@@ -434,7 +434,7 @@ class Model:
                 return Reason.UNKNOWN_ACCOUNT
         elif not known_account and (account != 0 or limit == Limit.EXEMPT):
             return Reason.UNKNOWN_ACCOUNT
-        most = {Limit.EXEMPT: 1, Limit.COLLAR: 1 << 37}.get(limit, UNLIMITED)
+        most = {Limit.EXEMPT: 1, Limit.COLLAR: (1 << 37) - 1}.get(limit, UNLIMITED - 1)
         if not 0 <= value <= most:
             return Reason.BAD_QUANTITY
         if limit == Limit.EXEMPT:

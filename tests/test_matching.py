@@ -37,7 +37,8 @@ def limit(which, value, account=0, instrument=0):
     return command(kind=Kind.SET_LIMIT, param=which, quantity=value, account=account, instrument=instrument)
 
 
-EDGES = [-(1 << 63), -1, 0, 1, 100, (1 << 24) - 1, 1 << 24, 1 << 38, (1 << 38) + 1, 1 << 62, (1 << 63) - 1]
+EDGES = [-(1 << 63), -1, 0, 1, 100, (1 << 24) - 1, 1 << 24, (1 << 37) - 1, 1 << 37, 1 << 38, (1 << 38) + 1]
+EDGES += [(1 << 62) - 1, 1 << 62, (1 << 63) - 1]
 
 
 def new_order(pick):
@@ -129,7 +130,7 @@ def run_model(drawn):
         rows.append(row)
         events.append(model.apply(row))
         if fields["kind"] == Kind.NEW:
-            seen.append((int(events[-1][0]["order_id"]), fields["account"] % 6))
+            seen.append((int(events[-1][0]["order_id"]), fields.get("account", 0) % 6))
     return np.concatenate(rows), np.concatenate(events), model
 
 

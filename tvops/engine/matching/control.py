@@ -71,11 +71,11 @@ def limit_refusal(state: Words, account: int, instrument: int, limit: int, value
             return _UNKNOWN_ACCOUNT
     elif not is_account(state, account) and (account != 0 or limit == _EXEMPT):
         return _UNKNOWN_ACCOUNT
-    most = at.UNLIMITED
+    most = at.UNLIMITED - 1
     if limit == _EXEMPT:
         most = 1
     elif limit == _COLLAR:
-        most = at.UNLIMITED_BPS
+        most = at.UNLIMITED_BPS - 1
     return _BAD_QUANTITY if not 0 <= value <= most else 0
 
 

@@ -26,7 +26,7 @@ What commands mean beyond `records`:
 - HALT refuses NEW and AMEND (but for less quantity at the same price); cancels go on.
 - A command with a key that one of the last `max_keys` commands had changes nothing; it gets DUPLICATE.
 - MAX_OPEN_ORDERS and EXEMPT do not read `instrument`. The other limits take ALL_INSTRUMENTS as every instrument
-  that is defined by then; so does HALT. COLLAR needs account 0.
+  that is defined by then; so does HALT. COLLAR needs account 0. Limits are below 2**62, collars below 2**37.
 """
 
 from __future__ import annotations
