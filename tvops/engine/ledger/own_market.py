@@ -65,12 +65,12 @@ class OwnMarketPublisher:
             except (RedisError, OSError) as error:
                 logger.warning("the own market cannot be published, trying again: %s", error)
             await asyncio.sleep(_RETRY_SECONDS)
-        await self._publisher.run(self._gather)
+        await self._publisher.run(self.gather)
 
-    def _gather(self, recovered: bool) -> None:
-        """Add what changed in the books, or all of them."""
+    def gather(self, whole: bool) -> None:
+        """Give the publisher what changed in the books, or every book as it is."""
         now = time.monotonic()
-        if recovered or now >= self._snapshot_due:
+        if whole or now >= self._snapshot_due:
             self._snapshot_due = now + SNAPSHOT_SECONDS
             for instrument in range(len(self._levels)):
                 self._sizes[instrument] = 0

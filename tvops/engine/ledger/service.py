@@ -9,6 +9,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -30,7 +31,7 @@ from tvops.engine.ledger.state import TradingState
 from tvops.engine.market.publisher import Publisher
 from tvops.engine.matching.engine import Engine
 from tvops.engine.projections.orders import OrderTable
-from tvops.engine.records import EventKind, Reason
+from tvops.engine.records import COMMAND, FIRST_USER_ACCOUNT, EventKind, Reason
 from tvops.engine.services import Health, end_tasks
 from tvops.errors import LedgerError, RefusedError
 from tvops.settings import Settings
@@ -80,6 +81,7 @@ class EngineService:
         await self._recover()
         commands = setup_commands(self.table, self._state.configuration)
         self._wire()
+        self._warm_up()
         self._running = True
         self.sequencer.start()
         if len(commands):
@@ -225,6 +227,15 @@ class EngineService:
         if len(refused):
             symbol, reason = self.table[int(refused["instrument"][0])].symbol, Reason(int(refused["reason"][0]))
             raise RefusedError(f"{symbol}: the engine does not take its settings: {reason.name}")
+
+    def _warm_up(self) -> None:
+        """Load the kernels that the first requests and the first snapshot would otherwise wait for."""
+        self._own.add(TradingState(1).apply(np.ones(1, COMMAND)))
+        self._own.gather(True)
+        self._state.capture()
+        self.orders.select(FIRST_USER_ACCOUNT, limit=1)
+        self.orders.executions(FIRST_USER_ACCOUNT, limit=1)
+        self.orders.row(1)
 
     def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=name)
