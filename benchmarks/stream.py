@@ -124,7 +124,7 @@ def run_clients(link: Connection, url: str, sessions: int, encoding: str) -> Non
         transports = []
         for _ in range(sessions):
             transport, _ = await picows.ws_connect(
-                lambda: Watcher(tally, encoding), f"{url}/ws", max_frame_size=1 << 24, use_aiofastnet=False
+                lambda: Watcher(tally, encoding), f"{url}/ws", max_frame_size=1 << 24
             )
             transports.append(transport)
         link.send("ready")

@@ -21,7 +21,7 @@ from tvops.engine.bus.roles import Bus
 from tvops.engine.gateway.auth import create_key, revoke_key
 from tvops.engine.services import Health
 from tvops.engine.stream import http, hub
-from tvops.engine.stream.http import HttpError, parse_head
+from tvops.engine.stream.head import HttpError, parse_head
 from tvops.engine.stream.protocol import ProtocolError, decode, identifier
 from tvops.engine.stream.service import StreamService
 from tvops.errors import HeldError, UsageError
@@ -47,14 +47,17 @@ async def raw(service: StreamService, data: bytes, wait: float = 15) -> bytes:
 
 async def farewell(c: Client) -> tuple[int, str, list[dict[str, Any]]]:
     """Receive until the service closes; give its code and reason, and the control messages until then."""
-    answers = []
-    try:
+    answers: list[dict[str, Any]] = []
+
+    async def receive_all() -> None:
         while True:
             if (answer := await c.receive()) is not None:
                 answers.append(answer)
-    except ConnectionClosed as closed:
-        assert closed.rcvd is not None
-        return closed.rcvd.code, closed.rcvd.reason, answers
+
+    with pytest.raises(ConnectionClosed) as closed:
+        await receive_all()
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code, closed.value.rcvd.reason, answers
 
 
 class Sick:
@@ -300,13 +303,15 @@ async def test_bad_messages_are_told_and_change_nothing(bus: Bus, monkeypatch: p
         assert service.clients()[0]["subscriptions"] == 2
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=200) | st.recursive(
+FIELDS = st.sampled_from(["op", "id", "channel", "symbols", "epoch", "depth", "history"]) | st.text(max_size=3)
+JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["op", "id", "channel", "symbols", "epoch", "depth", "history"]) | st.text(max_size=3), inner
-    ),
-).map(lambda value: json.dumps(value).encode()))  # fmt: skip
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_decoding_anything_gives_a_request_or_a_reason(payload: bytes) -> None:
     with contextlib.suppress(ProtocolError):
         decode(payload)

@@ -26,8 +26,9 @@ from tvops.engine.records import DTYPES
 from tvops.engine.services import Health, Service
 from tvops.engine.stream.encoder import Encoder
 from tvops.engine.stream.figures import METRICS_TYPE, Figures
+from tvops.engine.stream.head import HttpError
 from tvops.engine.stream.history import Channel
-from tvops.engine.stream.http import Answer, Front, HttpError, Route
+from tvops.engine.stream.http import Answer, Front, Route
 from tvops.engine.stream.hub import Hub
 from tvops.engine.stream.intake import Intake
 from tvops.engine.stream.protocol import Catalogue
@@ -195,14 +196,18 @@ class StreamService:
                 failures = self._reader.failures
                 self._degrade("the market server is away")
                 continue
-            self._publish(entries)
+            records = self._publish(entries)
             if self._health.state != "ok":
                 logger.info("market data is read")
                 self._health = Health("ok")
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # uvloop writes to the sockets now
+            if records:
+                self._figures.sent(records, [major for major, _, _ in entries])
+            self._figures.pending = 0
 
-    def _publish(self, entries: list[tuple[int, int, bytes]]) -> None:
-        intake, figures = self._intake, self._figures
+    def _publish(self, entries: list[tuple[int, int, bytes]]) -> int:
+        """Hand entries to the sessions; give how many records that were, 0 where nobody wanted any."""
+        intake = self._intake
         before = intake.records
         updates = []
         if self._reader.gap:
@@ -210,10 +215,9 @@ class StreamService:
             logger.warning("market data was lost before it could be read; books wait for their next snapshot")
             updates = intake.interrupt()
         updates += intake.take(blob for _, _, blob in entries)
-        figures.pending = intake.records - before
-        if self._hub.publish(updates, time.time_ns()):
-            figures.sent(intake.records - before, [major for major, _, _ in entries])
-        figures.pending = 0
+        self._figures.pending = intake.records - before
+        wanted = self._hub.publish(updates, time.time_ns())
+        return intake.records - before if wanted else 0
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         """Tell of a task that failed: without it the service does not do what it is for."""
