@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core import event
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,6 +27,28 @@ def kernel(function: F) -> F:
     index = dispatcher._cache._cache_file
     index._source_stamp = (index._source_stamp, _digest(Path(inspect.getfile(function)).parent))
     return cast(F, dispatcher)
+
+
+class _Counter(event.Listener):
+    """Counts what numba compiles; what it loads from the cache does not count."""
+
+    def __init__(self) -> None:
+        self.compilations = 0
+
+    def on_start(self, event: Any) -> None:
+        self.compilations += 1
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+_counter = _Counter()
+event.register("numba:compile", _counter)  # type: ignore[no-untyped-call]
+
+
+def compilations() -> int:
+    """Tell how many kernels this process has compiled so far."""
+    return _counter.compilations
 
 
 @functools.cache

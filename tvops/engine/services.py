@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 State = Literal["ok", "starting", "degraded", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """State of a service and one plain sentence about it."""
+    """State of a service and one plain sentence about it.
+
+    A service that is "failed" does not go on by itself: its worker ends, and is restarted unless the failure is
+    one that a restart cannot mend (`final`).
+    """
 
     state: State
     detail: str = ""
+    final: bool = False
 
 
 class Service(Protocol):
@@ -34,6 +39,14 @@ class Service(Protocol):
 
     def stats(self) -> dict[str, float | int | str]:
         """Give the figures that the status line and `/stats` show; never blocks."""
+
+
+@runtime_checkable
+class HasKernels(Protocol):
+    """A service whose kernels are not all compiled when it has been made."""
+
+    def compile(self) -> None:
+        """Call every kernel once with data of no consequence, so that none compiles while the service runs."""
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:

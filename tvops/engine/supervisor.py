@@ -30,6 +30,12 @@ from tvops.settings import Settings
 WORKER_STOP_SECONDS = {"market": 1.8, "engine": 2.2}
 BACKOFF_FIRST, BACKOFF_MOST, STABLE_SECONDS = 0.1, 5.0, 30.0
 MAX_LINE_BYTES = 1 << 20
+MALLOC_SETTINGS = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "1000000",
+    "MALLOC_TRIM_THRESHOLD_": "1000000",
+}
+"""Fixed thresholds (mallopt(3)): glibc raises its own with every large block freed, and then keeps the memory."""
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +202,7 @@ class Supervisor:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tvops.engine.worker", worker.name,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            start_new_session=True, limit=MAX_LINE_BYTES,
+            start_new_session=True, limit=MAX_LINE_BYTES, env={**MALLOC_SETTINGS, **os.environ},
         )  # fmt: skip
         worker.process = process
         assert process.stdin is not None

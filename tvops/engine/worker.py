@@ -22,8 +22,9 @@ import msgspec
 import uvloop
 
 from tvops.engine.bus.roles import Bus
+from tvops.engine.compiled import compilations
 from tvops.engine.instruments import load_instruments
-from tvops.engine.services import Service
+from tvops.engine.services import HasKernels, Service
 from tvops.engine.telemetry.logs import set_up_logging
 from tvops.errors import FencedError, HeldError, RefusedError, TvopsError, UsageError
 from tvops.settings import Settings
@@ -95,7 +96,13 @@ def _write_status(status: Status) -> None:
 
 
 async def _report(services: list[Service], stop: asyncio.Event) -> None:
+    """Tell the supervisor the state until the end; raise where a service has failed for good."""
     while not stop.is_set():
+        for service in services:
+            health = service.health()
+            if health.state == "failed":
+                kind = RefusedError if health.final else TvopsError
+                raise kind(f"{service.name}: {health.detail}")
         try:
             _write_status(collect_status(services, ready=True))
         except BlockingIOError:
@@ -125,6 +132,9 @@ async def serve(name: str, configuration: Configuration) -> None:
     services = build_services(name, configuration.settings, bus)
     started: list[Service] = []
     try:
+        await asyncio.to_thread(_compile, services)
+        if compilations() and not stop.is_set():
+            _start_over(name, configuration)
         for service in services:
             if stop.is_set():
                 break
@@ -142,6 +152,21 @@ async def serve(name: str, configuration: Configuration) -> None:
         watcher.cancel()
 
 
+def _compile(services: list[Service]) -> None:
+    for service in services:
+        if isinstance(service, HasKernels):
+            service.compile()
+
+
+def _start_over(name: str, configuration: Configuration) -> None:
+    """Replace this process by one that finds every kernel in the cache: the compiler leaves 60 MB behind."""
+    memory = os.memfd_create("configuration", 0)
+    os.write(memory, msgspec.json.encode(configuration) + b"\n")
+    os.lseek(memory, 0, os.SEEK_SET)
+    os.set_blocking(sys.stdin.fileno(), True)
+    os.execv(sys.executable, [sys.executable, "-m", "tvops.engine.worker", name, str(memory)])  # noqa: S606
+
+
 def _read_line(descriptor: int) -> bytes:
     """Read one line without taking anything behind it out of the pipe."""
     line = bytearray()
@@ -154,9 +179,16 @@ def _read_line(descriptor: int) -> bytes:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the worker ``arguments[0]``; give 0 after a clean stop, the error's exit code otherwise."""
+    """Run the worker ``arguments[0]``, configured from stdin or from the descriptor ``arguments[1]``.
+
+    Returns:
+        0 after a clean stop, the error's exit code otherwise.
+    """
     name = arguments[0]
-    configuration = msgspec.json.decode(_read_line(sys.stdin.fileno()), type=Configuration)
+    source = int(arguments[1]) if len(arguments) > 1 else sys.stdin.fileno()
+    configuration = msgspec.json.decode(_read_line(source), type=Configuration)
+    if source != sys.stdin.fileno():
+        os.close(source)
     set_up_logging(configuration.settings.log_level, name)
     os.set_blocking(sys.stdout.fileno(), False)
     # The default young generation of 700 objects makes the collector run thousands of times a second under load.

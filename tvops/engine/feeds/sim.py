@@ -97,7 +97,8 @@ class SimService(QuotingService):
         await super().stop()
         self._save()
 
-    def _compile(self) -> None:
+    def compile(self) -> None:
+        """Call every kernel once."""
         rehearsal = Crowd(self._table, 0)
         rehearsal.orders.follow(np.zeros(0, EVENT))
         rehearsal.step()

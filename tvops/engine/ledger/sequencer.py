@@ -22,7 +22,7 @@ from tvops.engine.ledger.state import TradingState
 from tvops.engine.records import COMMAND, EVENT, RecordType
 from tvops.engine.services import end_tasks
 from tvops.engine.telemetry.latency import LatencyHistogram
-from tvops.errors import LedgerError
+from tvops.errors import FencedError, LedgerError
 
 MAX_BATCH = 4096
 """Most commands of one entry, and of one `submit`."""
@@ -87,6 +87,11 @@ class Sequencer:
     def pending(self) -> int:
         """Commands that wait, without those of the append in flight."""
         return self._tail - self._head
+
+    @property
+    def fenced(self) -> bool:
+        """Whether another engine has taken over the ledger."""
+        return isinstance(self._failure, FencedError)
 
     @property
     def failure(self) -> str:

@@ -25,7 +25,7 @@ from tvops.engine.ledger.recovery import Recovery, recover
 from tvops.engine.ledger.results import ResultsPublisher
 from tvops.engine.ledger.sequencer import Sequencer
 from tvops.engine.ledger.setup import setup_commands
-from tvops.engine.ledger.snapshots import SnapshotStore
+from tvops.engine.ledger.snapshots import Snapshot, SnapshotStore
 from tvops.engine.ledger.snapshotter import Snapshotter
 from tvops.engine.ledger.state import TradingState
 from tvops.engine.market.publisher import Publisher
@@ -71,6 +71,18 @@ class EngineService:
         self._running = False
         self._rate = (time.monotonic(), 0, 0.0)  # when, commands then, commands per second before
 
+    def compile(self) -> None:
+        """Load the kernels that recovery, the first requests and the first snapshot would otherwise wait for."""
+        state = TradingState(1)
+        own = self._own_market(state)
+        own.add(state.apply(np.ones(1, COMMAND)))
+        own.gather(True)
+        state.orders.select(FIRST_USER_ACCOUNT, limit=1)
+        state.orders.executions(FIRST_USER_ACCOUNT, limit=1)
+        state.orders.row(1)
+        captured = Snapshot.decode(state.capture().encode())
+        TradingState(1).restore(captured)
+
     async def start(self) -> None:
         """Recover from the ledger, bring it in line with the settings, and begin to take commands.
 
@@ -81,7 +93,6 @@ class EngineService:
         await self._recover()
         commands = setup_commands(self.table, self._state.configuration)
         self._wire()
-        self._warm_up()
         self._running = True
         self.sequencer.start()
         if len(commands):
@@ -115,7 +126,7 @@ class EngineService:
     def health(self) -> Health:
         """Tell the present state; never blocks."""
         if self._broken or (self._running and self.sequencer.failure):
-            return Health("failed", self._broken or self.sequencer.failure)
+            return Health("failed", self._broken or self.sequencer.failure, final=self.sequencer.fenced)
         if not self.ready:
             return Health("starting", self._ledger.trouble or "the engine recovers from the ledger")
         if self._ledger.trouble:
@@ -200,13 +211,15 @@ class EngineService:
         self._order_state = OrderStatePublisher(
             bus.market, self._changes, state, settings.state_sync_ms / 1000, settings.state_sync_trades
         )
-        span = settings.segment_seconds * 1_000_000
-        own = StreamWriter(bus.market, "own:{0}", segment_span=span)
-        self._own = OwnMarketPublisher(
-            Publisher(own, settings.batch_interval_ms, settings.max_batch_size), state, self.table
-        )
+        self._own = self._own_market(state)
         self._inbox = Inbox(bus.market, self.sequencer, min(1.0, settings.redis_socket_timeout / 2))
         self.sequencer.subscribe(self._publish)
+
+    def _own_market(self, state: TradingState) -> OwnMarketPublisher:
+        settings = self._settings
+        writer = StreamWriter(self._bus.market, "own:{0}", segment_span=settings.segment_seconds * 1_000_000)
+        publisher = Publisher(writer, settings.batch_interval_ms, settings.max_batch_size)
+        return OwnMarketPublisher(publisher, state, self.table)
 
     def _publish(self, commands: NDArray[Any], events: NDArray[Any]) -> None:
         self._results.add(commands, events)
@@ -227,15 +240,6 @@ class EngineService:
         if len(refused):
             symbol, reason = self.table[int(refused["instrument"][0])].symbol, Reason(int(refused["reason"][0]))
             raise RefusedError(f"{symbol}: the engine does not take its settings: {reason.name}")
-
-    def _warm_up(self) -> None:
-        """Load the kernels that the first requests and the first snapshot would otherwise wait for."""
-        self._own.add(TradingState(1).apply(np.ones(1, COMMAND)))
-        self._own.gather(True)
-        self._state.capture()
-        self.orders.select(FIRST_USER_ACCOUNT, limit=1)
-        self.orders.executions(FIRST_USER_ACCOUNT, limit=1)
-        self.orders.row(1)
 
     def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=name)

@@ -149,7 +149,8 @@ class MirrorService(QuotingService):
         self._mirror.begin()
         self._take_trades()
 
-    def _compile(self) -> None:
+    def compile(self) -> None:
+        """Call every kernel once."""
         rehearsal, books = Mirror(self._table, 1), Books(len(self._table), 1)
         rehearsal.orders.follow(np.zeros(0, EVENT))
         books.states[:] = BookState.LIVE

@@ -55,12 +55,11 @@ class QuotingService(ABC):
         """Take notice that none of the own orders is in the book any more."""
 
     @abstractmethod
-    def _compile(self) -> None:
+    def compile(self) -> None:
         """Call every kernel once with data of no consequence, so that none compiles while prices are live."""
 
     async def start(self) -> None:
         """Begin to trade as soon as the engine answers."""
-        await asyncio.to_thread(self._compile)
         self._task = asyncio.create_task(self._run(), name=self.name)
 
     async def stop(self) -> None:

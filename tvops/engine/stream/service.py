@@ -104,7 +104,6 @@ class StreamService:
             UsageError: the host is not an address of this machine.
         """
         settings, loop = self._settings, asyncio.get_running_loop()
-        await asyncio.to_thread(self._compile)
         if settings.keys_required:
             keys = KeyRing(self._bus.ledger)
             await keys.load()
@@ -173,7 +172,7 @@ class StreamService:
         now = self._hub.now()
         return [_described(session, now) for session in self._hub.sessions.values()]
 
-    def _compile(self) -> None:
+    def compile(self) -> None:
         """Have the kernels ready before the first record comes."""
         intake = Intake(len(self._catalogue.instruments))
         intake.take([pack(np.zeros(1, dtype), record_type) for record_type, dtype in DTYPES.items()])
