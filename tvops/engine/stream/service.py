@@ -273,7 +273,8 @@ class StreamService:
         states = [health.state for health in services.values()]
         state = next((s for s in ("failed", "starting", "degraded") if s in states), "ok")
         status = HTTPStatus.OK if state == "ok" else HTTPStatus.SERVICE_UNAVAILABLE
-        return Answer(msgspec.json.encode({"status": state, "services": services}), status)
+        shown = {name: {"state": health.state, "detail": health.detail} for name, health in services.items()}
+        return Answer(msgspec.json.encode({"status": state, "services": shown}), status)
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
