@@ -88,7 +88,7 @@ class Stack:
         for process in psutil.process_iter(["cmdline", "name"]):
             line = process.info["cmdline"] or []
             if "tvops.engine.worker" in line and process.ppid() == self.process.pid:
-                found[line[-1]] = process
+                found[line[line.index("tvops.engine.worker") + 1]] = process
         for role in ("ledger", "market", "results"):
             for pid_file in (self.data_dir / "valkey" / role).glob("*.pid"):
                 with contextlib.suppress(psutil.Error, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -148,7 +149,7 @@ class Api:
             version=tvops.__version__,
             gateway_port=settings.gateway_port,
             market_port=settings.market_port,
-            feed=settings.feed,
+            feed=_feed_name(settings.feed),
             simulated=settings.feed == "sim" or settings.feed.startswith("synthetic"),
             keys_required=settings.keys_required,
             symbols=names,
@@ -202,3 +203,9 @@ class Api:
     def _twice_mid(self, instrument: int) -> int | None:
         bids, asks = self._engine.engine.depth(instrument, 1)
         return int(bids[0, 0] + asks[0, 0]) if len(bids) and len(asks) else None
+
+
+def _feed_name(feed: str) -> str:
+    """Give the feed as clients see it: of a replay the names of its files, not where they are on this machine."""
+    kind, colon, rest = feed.partition(":")
+    return kind + colon + ",".join(PurePath(part).name for part in rest.split(","))
