@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -107,11 +108,22 @@ def test_wrong_input_is_one_plain_line(tmp_path: Path, arguments: list[str], nam
     ports = ["--gateway-port", str(free_port()), "--market-port", str(free_port())]
     directory = [] if "--data-dir" in arguments else ["--data-dir", str(tmp_path / "d")]
     result = tvops("serve", *arguments, *ports, *directory)
-    assert result.returncode in (1, 2), result.stderr
+    assert result.returncode == (1 if named == "/proc/nope" else 2), result.stderr
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("tvops: ")
     assert named in last
     assert "Traceback" not in result.stderr
+
+
+def test_an_unfit_ledger_ends_it_with_the_reason(tmp_path: Path, start_server: Callable[..., Any]) -> None:
+    unfit = start_server("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "allkeys-lru")
+    ports = ["--gateway-port", str(free_port()), "--market-port", str(free_port())]
+    for url, code, reason in ((unfit.url, 1, "it would evict"), ("redis://a:x", 2, "ledger_url: ")):
+        result = tvops("serve", "--data-dir", str(tmp_path / "d"), *ports, TVOPS_LEDGER_URL=url)
+        assert result.returncode == code, result.stderr
+        last = result.stderr.strip().splitlines()[-1]
+        assert last.startswith("tvops: ")
+        assert reason in last
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

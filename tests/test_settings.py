@@ -34,6 +34,7 @@ def test_names_that_operators_know() -> None:
         ({"no_such": 1}, {}, "no_such: no such setting"),
         ({"profile": "../x"}, {}, "profile: there is no profile"),
         ({"services": ("x",)}, {}, "services"),
+        ({}, {"TVOPS_HOST": ""}, "host: '' from the environment"),
         ({}, {"TVOPS_CONFIG": "/does/not/exist"}, "/does/not/exist"),
     ],
 )
@@ -58,3 +59,8 @@ def test_keys_are_required_beyond_loopback_and_dev() -> None:
     assert not load_settings({}, {}).keys_required
     assert load_settings({"host": "0.0.0.0"}, {}).keys_required
     assert load_settings({"profile": "prod"}, {}).keys_required
+
+
+def test_a_variable_that_is_no_setting_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    load_settings({}, {"TVOPS_GATEWAY_PROT": "1", "TVOPS_API_KEY": "x", "TVOPS_SPEED": "2"})
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["TVOPS_GATEWAY_PROT"]

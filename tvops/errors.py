@@ -6,6 +6,7 @@
     ├── RefusedError           1   what was asked for is not safe, and why
     ├── HeldError              1   somebody else holds the data directory or a port
     ├── ServerError            1   a Valkey/Redis server is unreachable or unfit for its role
+    │   └── UnfitServerError       unfit until somebody changes its configuration
     └── LedgerError            1   the ledger cannot be read or written
         └── FencedError            another engine has appended to this ledger
 
@@ -39,6 +40,10 @@ class HeldError(TvopsError):
 
 class ServerError(TvopsError):
     """A Valkey/Redis server is unreachable, or unfit for its role."""
+
+
+class UnfitServerError(ServerError):
+    """A Valkey/Redis server is unfit for its role until somebody changes its configuration."""
 
 
 class LedgerError(TvopsError):

@@ -7,6 +7,7 @@ operators know from other stacks, are heard as well. Secrets (URLs with password
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ import yaml
 from tvops.errors import SettingsError
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+NotEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Kilobytes = Annotated[int, msgspec.Meta(ge=16, le=65_536)]
 Timeout = Annotated[float, msgspec.Meta(ge=0.5, le=600)]
@@ -34,6 +36,10 @@ ENVIRONMENT_ALIASES = {
     "MAX_BATCH_SIZE": "max_batch_size",
     "SLOW_CLIENT_THRESHOLD": "slow_client_threshold",
 }
+NO_SETTINGS = ("TVOPS_CONFIG", "TVOPS_API_KEY", "TVOPS_TEST_DATA")
+"""Environment variables that have a meaning without being a setting."""
+
+logger = logging.getLogger(__name__)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,7 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     instruments: str = ""  # instruments file; empty: the one that ships
 
     # Where it listens
-    host: str = "127.0.0.1"  # address of both ports; anything but loopback needs API keys
+    host: NotEmpty = "127.0.0.1"  # address of both ports; anything but loopback needs API keys
     gateway_port: Port = 8000  # order gateway and chart page
     market_port: Port = 8001  # market data
     api_keys: Literal["auto", "required"] = "auto"  # auto: no keys on loopback in the dev profile
@@ -150,6 +156,10 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
         name = f"TVOPS_{key.upper()}"
         if name in environment:
             values[key] = environment[name]
+    # Only told, because container platforms make variables of their own from the name of a service.
+    known = {f"TVOPS_{key.upper()}" for key in Settings.__struct_fields__} | set(NO_SETTINGS)
+    for name in sorted(n for n in environment if n.startswith("TVOPS_") and n not in known):
+        logger.warning("%s: no such setting (from the environment); see docs/settings.md", name)
     return values
 
 

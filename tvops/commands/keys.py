@@ -95,13 +95,13 @@ def _connect(settings: Settings) -> Redis:
     from redis.asyncio import Redis
 
     from tvops.engine.bus.server_config import socket_in
-    from tvops.errors import ServerError
+    from tvops.errors import ServerError, SettingsError
 
     if settings.ledger_url:
         try:
             return Redis.from_url(settings.ledger_url, socket_timeout=settings.redis_socket_timeout)
         except ValueError as error:
-            raise ServerError(f"TVOPS_LEDGER_URL: is no server URL: {error}") from None
+            raise SettingsError(f"ledger_url: is no server URL: {error}") from None
     written = settings.data_path / "valkey" / "ledger" / "valkey.conf"
     try:
         socket = socket_in(written.read_text())

@@ -24,7 +24,7 @@ import msgspec
 import psutil
 
 from tvops.engine.bus.servers import EmbeddedServers
-from tvops.errors import HeldError, TvopsError
+from tvops.errors import HeldError, TvopsError, UsageError
 from tvops.settings import Settings
 
 WORKER_STOP_SECONDS = {"market": 1.8, "engine": 2.2}
@@ -115,7 +115,7 @@ class Supervisor:
         self.directory = DataDirectory(settings.data_path)
         self.servers = EmbeddedServers(settings)
         self.workers = [Worker(name) for name in ("engine", "market") if name in settings.services]
-        self.fatal = ""
+        self.fatal: TvopsError | None = None
         self.started = time.monotonic()
         self._stop = asyncio.Event()
         self._urls: dict[str, str] = {}
@@ -157,8 +157,8 @@ class Supervisor:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.servers.stop()
             self.directory.release()
-        if self.fatal:
-            raise TvopsError(self.fatal)
+        if self.fatal is not None:
+            raise self.fatal
 
     def _check_ports(self) -> None:
         ports = {"engine": self.settings.gateway_port, "market": self.settings.market_port}
@@ -186,7 +186,8 @@ class Supervisor:
             if self._stop.is_set():
                 return
             if worker.status is not None and worker.status.fatal:
-                self.fatal = worker.status.fatal
+                kind = UsageError if code == UsageError.exit_code else TvopsError
+                self.fatal = kind(worker.status.fatal)
                 self._stop.set()
                 return
             if time.monotonic() - worker.started > STABLE_SECONDS:

@@ -26,12 +26,12 @@ from tvops.engine.compiled import compilations
 from tvops.engine.instruments import load_instruments
 from tvops.engine.services import HasKernels, Service
 from tvops.engine.telemetry.logs import set_up_logging
-from tvops.errors import FencedError, HeldError, RefusedError, TvopsError, UsageError
+from tvops.errors import FencedError, HeldError, RefusedError, TvopsError, UnfitServerError, UsageError
 from tvops.settings import Settings
 
 STATUS_INTERVAL = 0.5
 MAX_CONFIGURATION_BYTES = 1 << 20
-FATAL = (UsageError, RefusedError, HeldError, FencedError)
+FATAL = (UsageError, RefusedError, HeldError, FencedError, UnfitServerError)
 """Errors that a restart of the worker cannot mend."""
 
 logger = logging.getLogger(__name__)

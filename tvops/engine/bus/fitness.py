@@ -18,7 +18,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from tvops.errors import ServerError
+from tvops.errors import ServerError, UnfitServerError
 
 if TYPE_CHECKING:
     from tvops.engine.bus.roles import Role
@@ -47,7 +47,8 @@ async def check_roles(roles: Mapping[str, Role], clients: Mapping[str, Redis], s
         shown: role -> address without secrets, for messages.
 
     Raises:
-        ServerError: a server is unreachable, too old, a replica, or the ledger's may lose what was acknowledged.
+        ServerError: a server is unreachable, a replica, or its disk fails.
+        UnfitServerError: a server is too old, or the ledger's may lose what was acknowledged.
     """
     servers = {name: f"{name} server {shown[name]}" for name in roles}
     try:
@@ -100,7 +101,7 @@ async def _loaded_info(client: Redis) -> dict[str, Any]:
 def _check_any(server: str, facts: _Facts) -> None:
     version = str(facts.info.get("redis_version", ""))
     if _parse_version(version) < OLDEST_VERSION:
-        raise ServerError(f"{server}: version {version or 'unknown'} is too old, 7.0 or newer is needed")
+        raise UnfitServerError(f"{server}: version {version or 'unknown'} is too old, 7.0 or newer is needed")
     if facts.info.get("role") != "master":
         raise ServerError(f"{server}: is a replica, give the address of its primary")
 
@@ -108,7 +109,7 @@ def _check_any(server: str, facts: _Facts) -> None:
 def _check_durable(server: str, role: Role, facts: _Facts) -> None:
     config = facts.config
     if config is None or not all(config.get(key) for key in _CONFIG):
-        raise ServerError(
+        raise UnfitServerError(
             f"{server}: does not tell how it persists, so it may lose acknowledged orders; "
             "allow CONFIG GET to the user of its URL (ACL SETUSER ... +config|get)"
         )
@@ -116,7 +117,7 @@ def _check_durable(server: str, role: Role, facts: _Facts) -> None:
     wanted["no-appendfsync-on-rewrite"] = "no"
     for key, value in wanted.items():
         if config[key] != value:
-            raise ServerError(
+            raise UnfitServerError(
                 f"{server}: {key} is {config[key]}: {_LOSSES[key]}; CONFIG SET {key} {value} there"
                 " (and in its config file)"
             )
@@ -140,7 +141,7 @@ def _check_apart(roles: Mapping[str, Role], servers: Mapping[str, str], facts: M
             if not same or name >= other:
                 continue
             if role.durable or roles[other].durable:
-                raise ServerError(
+                raise UnfitServerError(
                     f"{servers[name]}: is also the {other} server, whose data would fill the ledger's memory; "
                     "give the ledger a server of its own"
                 )

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from tvops.engine.bus.fitness import check_roles
 from tvops.engine.services import Health
-from tvops.errors import ServerError
+from tvops.errors import SettingsError
 from tvops.settings import Settings
 
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
@@ -58,6 +58,7 @@ class Bus:
             urls: role -> ``unix://``, ``redis://`` or ``rediss://`` URL, as `EmbeddedServers.start` gives them.
 
         Raises:
+            SettingsError: a URL is none.
             ServerError: a server is away, too old, a replica, or the ledger's could lose data.
         """
         bus = cls({name: _client(settings, role, urls[name]) for name, role in ROLES.items()})
@@ -144,4 +145,4 @@ def _client(settings: Settings, role: Role, url: str) -> Redis:
     try:
         return Redis(connection_pool=BlockingConnectionPool.from_url(url, **options))
     except ValueError as error:
-        raise ServerError(f"TVOPS_{role.name.upper()}_URL: {shown_url(url)} is no server URL: {error}") from None
+        raise SettingsError(f"{role.name}_url: {shown_url(url)} is no server URL: {error}") from None
