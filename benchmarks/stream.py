@@ -183,6 +183,13 @@ def percentiles(values: np.ndarray[Any, Any]) -> str:
     return "p50 {:.2f}  p99 {:.2f}  p99.9 {:.2f}  max {:.2f} ms".format(*marks)
 
 
+def _received(link: Connection) -> Any:
+    try:
+        return link.recv()
+    except EOFError:
+        raise SystemExit("a client process has ended; is the service up, and did its sessions last?") from None
+
+
 class Clients:
     """The client processes."""
 
@@ -195,15 +202,16 @@ class Clients:
             target = (theirs, url, count, arguments.encoding)
             process = context.Process(target=run_clients, args=target, daemon=True)
             process.start()
+            theirs.close()  # so that the death of the process is the end of the link
             self.links.append(ours)
             self.processes.append(process)
         for link in self.links:
-            assert link.recv() == "ready"
+            _received(link)
 
     def collect(self) -> tuple[list[Tally], float]:
         for link in self.links:
             link.send("stop")
-        found = [link.recv() for link in self.links]
+        found = [_received(link) for link in self.links]
         return [tally for tally, _ in found], sum(cpu for _, cpu in found)
 
 
