@@ -98,6 +98,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         (["--symbols", "NOPE-USD"], "NOPE-USD"),
         (["--set", "nope=1"], "nope"),
         (["--set", "nope"], "KEY=VALUE"),
+        (["--set", "ledger_url=redis://user:secret@localhost"], "TVOPS_LEDGER_URL"),
         (["--valkey-binary", "/bin/false"], "/bin/false"),
         (["--data-dir", "/proc/nope"], "/proc/nope"),
         (["nope"], "services"),

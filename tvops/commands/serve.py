@@ -48,6 +48,8 @@ def serve(
         key, separator, value = assignment.partition("=")
         if not separator:
             raise SettingsError(f"--set {assignment}: must be KEY=VALUE")
+        if key.endswith("_url") and "@" in value:
+            raise SettingsError(f"{key}: every user can read the command line; set TVOPS_{key.upper()} instead")
         arguments[key] = value
     settings = load_settings(arguments, file=config)
     set_up_logging(settings.log_level, "serve")

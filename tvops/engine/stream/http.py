@@ -169,7 +169,13 @@ class HttpConnection(asyncio.Protocol):
 
     def _refuse(self, error: HttpError) -> None:
         self._front.refused += error.status is HTTPStatus.SERVICE_UNAVAILABLE
-        body = {"type": "about:blank", "title": error.status.phrase, "status": error.status, "detail": str(error)}
+        body = {
+            "type": "about:blank",
+            "title": error.status.phrase,
+            "status": error.status,
+            "detail": str(error),
+            "code": error.status.name.lower(),
+        }
         answer = Answer(msgspec.json.encode(body), error.status, "application/problem+json")
         self._answer(answer, error.headers, head_only=False)
 
