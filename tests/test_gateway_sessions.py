@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import struct
@@ -246,3 +247,17 @@ async def test_a_stop_says_goodbye(bus: Bus) -> None:
         with pytest.raises(websockets.ConnectionClosed):
             await client.receive()
         assert client.connection.close_code == 1001
+
+
+async def test_pings_are_answered_and_a_client_that_only_pings_is_dropped(gateway: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1 << 14)
+    writer.write(UPGRADE + frame(b"there", opcode=9))
+    await reader.readuntil(b"\r\n\r\n")
+    assert await reader.readexactly(7) == b"\x8a\x05there"
+    flood = frame(b"p" * 125, opcode=9) * 500
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        for _ in range(500):
+            writer.write(flood)
+            await asyncio.wait_for(writer.drain(), 5)
+    assert (await gateway.client.get("/stats")).json()["sessions"] == 0
+    writer.transport.abort()

@@ -217,3 +217,20 @@ def test_any_value_in_any_field_is_answered(post_body: Post, fields: dict[str, A
 def test_any_value_as_a_body_is_answered(post_body: Post, value: Any, path: bytes) -> None:
     status, answer = post_body(path, json.dumps(value).encode("utf-8", "surrogatepass"))
     assert status in (200, 400, 422), answer
+
+
+async def test_many_calls_behind_a_page_are_all_answered(gateway: Running) -> None:
+    answer = await gateway.raw(get(b"/docs/errors") + get(b"/v1/positions") * 2000, wait=2)
+    assert story(answer).count("200") == 2001
+
+
+async def test_answers_that_nobody_reads_are_not_made(gateway: Running) -> None:
+    orders = [json.loads(body(f"n{n}")) for n in range(1000)]
+    await gateway.client.post("/v1/orders/batch", json=orders)
+    before = (await gateway.client.get("/stats")).json()["requests_total"]
+    _reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1 << 14)
+    writer.write(get(b"/v1/orders?limit=1000") * 1000)
+    await asyncio.sleep(1.0)
+    answered = (await gateway.client.get("/stats")).json()["requests_total"] - before
+    assert answered < 200
+    writer.transport.abort()

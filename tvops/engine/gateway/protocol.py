@@ -51,6 +51,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._page: Any = None  # the page request that runs, or ran last
         self._upgrade = False  # the request at hand asks for a WebSocket
         self._closing = False  # the last answer is written
+        self._advancing = False
         self._last = False  # the request at hand, or one before, is the last of this connection
         self._head_bytes = 0
         self._begun = 0.0  # when the request at hand began to arrive; 0: none does
@@ -114,8 +115,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """Read again."""
         super().resume_writing()
-        if not self.pipeline and len(self._calls) < MAX_CALLS_IN_FLIGHT:
-            self.flow.resume_reading()
+        self._advance()
 
     def check_time(self, now: float) -> None:
         """Close a connection that is idle for long, or whose request does not arrive in time."""
@@ -173,8 +173,10 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         self._last = self._last or not call.keep_alive
         before = self.cycle
-        waits = bool(self.pipeline) or (
-            before is not None and not isinstance(before, Call) and not before.response_complete
+        waits = (
+            bool(self.pipeline)
+            or self.flow.write_paused
+            or (before is not None and not isinstance(before, Call) and not before.response_complete)
         )
         self.cycle = call  # type: ignore[assignment]
         if waits:
@@ -288,6 +290,34 @@ class GatewayProtocol(HttpToolsProtocol):
         if answer is not None:
             self.finish(call, answer)
 
+    def on_response_complete(self) -> None:
+        """Go on with what waits behind the page that is answered now."""
+        if self.pipeline and not self.transport.is_closing():
+            self.server_state.total_requests += 1
+            self._unset_keepalive_if_required()
+            self._advance()
+        else:
+            super().on_response_complete()
+
+    def _advance(self) -> None:
+        """Start the requests that wait, as far as their turn has come and the client reads its answers.
+
+        One read can hold thousands of requests whose answers are large, so pausing reading alone bounds nothing.
+        """
+        if self._advancing or self._closing:
+            return
+        self._advancing = True  # a call that is answered at once comes back here: go round instead of down
+        try:
+            while self.pipeline and not self._calls and not self.flow.write_paused and not self._page_runs():
+                self._start_asgi_task(*self.pipeline.pop())
+        finally:
+            self._advancing = False
+        if not self.pipeline and len(self._calls) < MAX_CALLS_IN_FLIGHT and not self.flow.write_paused:
+            self.flow.resume_reading()
+
+    def _page_runs(self) -> bool:
+        return self._page is not None and not self._page.response_complete
+
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if isinstance(cycle, Call):
             self._begin(cycle)
@@ -312,10 +342,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
         if not keep_alive:
             self._close()
-        elif self.pipeline and not calls:
-            self.on_response_complete()
-        elif not self.pipeline and len(calls) < MAX_CALLS_IN_FLIGHT and not self.flow.write_paused:
-            self.flow.resume_reading()
+        else:
+            self._advance()
 
     def _busy(self) -> bool:
         return bool(self._calls or self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)

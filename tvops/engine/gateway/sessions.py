@@ -63,6 +63,10 @@ class Session(WSListener):
         kind = frame.msg_type
         if self._closing or kind == WSMsgType.PONG:
             return
+        if kind == WSMsgType.PING:
+            transport.send_pong(frame.get_payload_as_bytes())
+            self._bound()
+            return
         if kind == WSMsgType.CLOSE:
             transport.send_close(WSCloseCode.OK)
             transport.disconnect()
@@ -111,6 +115,12 @@ class Session(WSListener):
             return
         for message in messages:
             transport.send(_TEXT, message)
+        self._bound()
+
+    def _bound(self) -> None:
+        transport = self._transport
+        if transport is None or self._closing:
+            return
         if transport.underlying_transport.get_write_buffer_size() > self._sessions.buffer_bytes:
             self._sessions.dropped += 1
             self.close(WSCloseCode.POLICY_VIOLATION, f"slow: {self._sessions.buffer_bytes >> 10} kB were not read")
@@ -212,7 +222,7 @@ class Handover:
             PING_SECONDS,
             PING_SECONDS,
             WSAutoPingStrategy.PING_WHEN_IDLE,
-            True,  # pong
+            False,  # pong: a client that pings and does not read has to meet the bound
             MAX_MESSAGE_BYTES,
             None,  # further headers
             _READ_BUFFER,
