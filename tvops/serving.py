@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 import time
@@ -48,8 +49,15 @@ async def _run(settings: Settings, as_json: bool) -> int:
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    if sys.stdout is None:  # closed before we started
+        return
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        # the stack goes on without its status lines
+        logger.warning("stdout cannot be written any more: %s", error.strerror)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - until the process ends
 
 
 def addresses(settings: Settings) -> list[str]:
@@ -122,7 +130,7 @@ async def _show(supervisor: Supervisor, as_json: bool) -> None:
     if not as_json:
         for line in addresses(supervisor.settings):
             _say(line)
-    if sys.stdout.isatty() and not as_json:
+    if sys.stdout is not None and sys.stdout.isatty() and not as_json:
         await _show_live(supervisor)
         return
     told_ready = False

@@ -30,6 +30,7 @@ from tvops.errors import HeldError, ServerError
 MAX_LOG_BYTES = 1 << 20
 """Size above which a server's log is cut; one older part is kept."""
 
+_LEAST_FREE_BYTES = 1 << 16
 _STEP_SECONDS = 0.01
 _ANSWER_SECONDS = 10.0  # until a process that holds the files but does not answer counts as hung
 _EXIT_STEPS = 50  # that a process may take to be gone once its connections are
@@ -98,6 +99,9 @@ class EmbeddedServer:
             return f"killed by {signal.Signals(-code).name}"
         lines = [line for line in self._tail().splitlines() if line.strip(" #*-=")]
         said = _LOG_PREFIX.sub("", lines[-1]) if lines else "said nothing"
+        with suppress(OSError):
+            if shutil.disk_usage(self._folder).free < _LEAST_FREE_BYTES:  # then its log lacks its end as well
+                said = f"the disk of {self._folder} is full"
         return f"{said} (exit code {code})" if code is not None else said
 
     async def stop(self) -> None:
@@ -239,6 +243,7 @@ class EmbeddedServer:
 
     def _try_lock(self) -> int | None:
         """Take the lock of the files and give its descriptor; None while a server has it."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # somebody may have deleted it meanwhile
         lock = os.open(self._folder / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
