@@ -34,7 +34,7 @@ MAX_CONFIGURATION_BYTES = 1 << 20
 FATAL = (UsageError, RefusedError, HeldError, FencedError, UnfitServerError)
 """Errors that a restart of the worker cannot mend."""
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("tvops.engine.worker")  # __name__ is "__main__" here
 
 
 class Configuration(msgspec.Struct):
