@@ -206,8 +206,8 @@ class StreamService:
                 self._figures.sent(records, [major for major, _, _ in entries])
             self._figures.pending = 0
             # Sends cost, not ticks: what gathers while we rest goes out together, so that hundreds of sessions
-            # never take more than half of the core, and a few get everything at once.
-            await asyncio.sleep(min(time.monotonic() - begun, MOST_REST_SECONDS))
+            # never take more than a third of the core, and a few get everything at once.
+            await asyncio.sleep(min(2 * (time.monotonic() - begun), MOST_REST_SECONDS))
 
     def _publish(self, entries: list[tuple[int, int, bytes]]) -> int:
         """Hand entries to the sessions; give how many records that were, 0 where nobody wanted any."""
