@@ -208,6 +208,22 @@ async def test_a_torn_ledger_file_is_cut_and_told(settings: Settings, caplog: py
         assert "cut off" in caplog.text
 
 
+@pytest.mark.parametrize("tail", [bytes(300), b"\xff\x00garbage" * 30])
+async def test_garbage_behind_the_ledger_file_is_cut_and_told(
+    settings: Settings, caplog: pytest.LogCaptureFixture, tail: bytes
+) -> None:
+    async with running(settings) as (_, bus):
+        for seq in (1, 2):
+            await bus.ledger.xadd("ledger:{0}", {"p": b"x" * 100}, id=f"{seq}-0")
+    (file,) = (settings.data_path / "valkey/ledger/appendonlydir").glob("*.incr.aof")
+    with file.open("ab") as damaged:
+        damaged.write(tail)
+    async with running(settings) as (_, bus):
+        assert await bus.ledger.xlen("ledger:{0}") == 2
+    assert f"cut {len(tail)} damaged bytes" in caplog.text
+    assert file.with_name(f"{file.name}.cut").read_bytes() == tail
+
+
 async def test_a_broken_ledger_file_is_an_error_that_says_so(settings: Settings) -> None:
     async with running(settings) as (_, bus):
         for seq in (1, 2, 3):

@@ -37,6 +37,9 @@ _EXIT_STEPS = 50  # that a process may take to be gone once its connections are
 _TERM_SECONDS = 3.5
 _KILL_SECONDS = 2.0
 _LOG_PREFIX = re.compile(r"^\d+:\w .*? [*#.-] ")
+_DAMAGED = re.compile(r"Bad file format reading the append only file (appendonly\.aof\.\d+\.incr\.aof)")
+_GOOD_UP_TO = re.compile(rb"ok_up_to=(\d+)")
+_MOST_CUT_BYTES = 1 << 20
 _TRUNCATED = re.compile(r"short read while loading|Truncating the AOF|loaded anyway", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
@@ -62,6 +65,15 @@ class EmbeddedServer:
             ServerError: it does not start; tells its last words.
             HeldError: a process that does not answer holds its files.
         """
+        try:
+            await self._start()
+        except ServerError:
+            if not await asyncio.to_thread(self._cut_damaged_tail):
+                raise
+            await self._start()
+        self._lifeline = await asyncio.open_unix_connection(str(self._config.socket))
+
+    async def _start(self) -> None:
         lock = await self._claim()
         if lock is None:
             logger.info("%s: adopted process %d, left over from an earlier run", self._name, self.pid)
@@ -71,7 +83,38 @@ class EmbeddedServer:
             finally:
                 os.close(lock)
         await self._until_ready()
-        self._lifeline = await asyncio.open_unix_connection(str(self._config.socket))
+
+    def _cut_damaged_tail(self) -> bool:
+        """Cut off what a power cut left behind the last good command of the append-only file.
+
+        Only where no further command follows: damage in the middle is for a person to look at. What is cut off
+        stays beside the file. The server's binary is also its own checking program, under a name that Redis and
+        Valkey both know.
+        """
+        damaged = _DAMAGED.search(self._tail(self._log_start))
+        if damaged is None:
+            return False
+        path = self._folder / "appendonlydir" / damaged[1]
+        try:
+            check = subprocess.run(
+                ["redis-check-aof", str(path)],  # noqa: S607 - the name only; the program is `executable`
+                executable=self._config.binary.path, capture_output=True, timeout=60, check=False,
+            )  # fmt: skip
+            good = _GOOD_UP_TO.search(check.stdout)
+            if good is None:
+                return False
+            with path.open("rb") as file:
+                file.seek(int(good[1]))
+                rest = file.read(_MOST_CUT_BYTES + 1)
+            if not 0 < len(rest) <= _MOST_CUT_BYTES or b"\r\nXADD\r\n" in rest:
+                return False
+            path.with_name(f"{path.name}.cut").write_bytes(rest)
+            os.truncate(path, int(good[1]))
+        except (OSError, subprocess.TimeoutExpired) as error:
+            logger.error("%s: %s is damaged and cannot be repaired: %s", self._name, path, error)
+            return False
+        logger.warning("%s: cut %d damaged bytes off the end of %s, kept in .cut", self._name, len(rest), path)
+        return True
 
     async def ended(self) -> None:
         """Wait until the server's process is gone or has dropped its connections; keep its log small meanwhile."""
