@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from tvops.engine.bus.packing import PackingError, unpack
 from tvops.engine.ledger.sequencer import MAX_BATCH, Sequencer
@@ -17,6 +17,9 @@ from tvops.engine.records import FIRST_USER_ACCOUNT, Kind, RecordType
 from tvops.errors import LedgerError
 
 INBOX = "inbox:{0}"
+GROUP = "engine"
+"""Consumer group of the inbox: an entry goes to one engine only, and XINFO GROUPS tells how far that is behind."""
+
 _KINDS = (Kind.NEW, Kind.AMEND, Kind.CANCEL, Kind.MASS_CANCEL)
 _RETRY_SECONDS = 0.1
 _ENTRIES = 16  # taken at once
@@ -36,24 +39,46 @@ class Inbox:
         self._client: Any = client
         self._sequencer = sequencer
         self._block_ms = max(1, int(block_seconds * 1000))
-        self._last = ""
+        self._opened = False
 
     async def open(self) -> None:
-        """Note where the inbox ends: what comes behind that is taken.
+        """Have the group begin where the inbox ends: what comes behind that is taken.
 
         Raises:
             RedisError: the server is away or refuses; `run` tries again.
         """
-        newest = await self._client.xrevrange(INBOX, count=1)
-        self._last = newest[0][0].decode() if newest else "0-0"
+        if not await self._join("$"):
+            await self._client.xgroup_setid(INBOX, GROUP, "$")
+        self._opened = True
+
+    async def _join(self, start: str) -> bool:
+        """Make the group, and the inbox if there is none; false where there is one already."""
+        try:
+            await self._client.xgroup_create(INBOX, GROUP, start, mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+            return False
+        return True
+
+    async def _read(self) -> Any:
+        try:
+            return await self._client.xreadgroup(
+                GROUP, GROUP, {INBOX: ">"}, count=_ENTRIES, block=self._block_ms, noack=True
+            )
+        except ResponseError as error:
+            if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
+                raise
+            await self._join("0")  # the server has lost the inbox: all that is there now came afterwards
+            return []
 
     async def run(self) -> None:
         """Read until the sequencer stops, also over restarts of the server."""
         while True:
             try:
-                if not self._last:
+                if not self._opened:
                     await self.open()
-                found = await self._client.xread({INBOX: self._last}, count=_ENTRIES, block=self._block_ms)
+                found = await self._read()
             except (RedisError, OSError) as error:
                 if not self.trouble:
                     logger.warning("the inbox cannot be read, trying again: %s", error)
@@ -61,8 +86,7 @@ class Inbox:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             self.trouble = ""
-            for name, fields in found[0][1] if found else ():
-                self._last = name.decode()
+            for _, fields in found[0][1] if found else ():
                 try:
                     await self._take(fields.get(b"p", b""))
                 except LedgerError:
