@@ -123,3 +123,23 @@ def test_kill_the_supervisor_leaves_no_second_stack_behind(tmp_path: Path) -> No
         adopted = {p.pid for name, p in stack.processes().items() if name.startswith("valkey")}
         assert adopted == servers
         check(stack, load)
+
+
+def test_orders_are_refused_while_the_ledger_does_not_answer(victims_stack: Stack) -> None:
+    stack = victims_stack
+    server = stack.processes()["valkey-ledger"]
+    server.suspend()
+    try:
+        waiting = stack.order(client_order_id="waited")  # taken before it was clear that nobody answers
+        assert waiting.status_code == 504
+        deadline = time.monotonic() + 30
+        refused = waiting
+        while refused.status_code != 503 and time.monotonic() < deadline:
+            refused = stack.order(client_order_id="refused")
+        assert refused.json()["code"] == "ledger_unavailable"
+    finally:
+        server.resume()
+    stack.wait_ready(20)
+    again = stack.order(client_order_id="waited")
+    assert (again.status_code, again.json()["status"]) == (200, "open")
+    assert [o["client_order_id"] for o in stack.orders(limit=1000)].count("waited") == 1

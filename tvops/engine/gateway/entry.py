@@ -293,6 +293,9 @@ class OrderEntry:
     def _submit(self, packed: bytes, complete: Complete, received: int, done: Done) -> None:
         if not self.open:
             raise refuse("shutting_down", "the gateway takes no commands now; try again in a moment")
+        if trouble := self._engine.ledger_trouble:
+            detail = f"the ledger cannot be written: {trouble}; the command does not count, send it again"
+            raise refuse("ledger_unavailable", detail)
         ticket = _Ticket(self, complete, done, received)
         self._waiting.append(ticket)
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,8 @@ class Ledger:
         self.key = f"ledger:{{{shard}}}"
         self.trouble = ""
         """Why appends do not get through at present; empty: they do."""
+        self.trouble_since = 0.0
+        """Monotonic time at which `trouble` began."""
         self.entries = 0
         """Entries that the stream has."""
         self._client = client
@@ -114,6 +117,7 @@ class Ledger:
             except (*_AWAY, RedisError) as error:
                 if not self.trouble:
                     logger.error("%s: append fails, commands wait: %s", self.key, error)
+                    self.trouble_since = time.monotonic()
                 self.trouble = str(error) or type(error).__name__
             else:
                 if self.trouble:

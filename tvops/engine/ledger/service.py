@@ -40,6 +40,9 @@ COMMANDS_PER_SEGMENT = 1 << 16
 WRITE_SECONDS, SNAPSHOT_SECONDS, FLUSH_SECONDS = 1.2, 1.2, 0.4
 """What a stop gives to the commands that wait, to the last snapshot, and to the streams."""
 
+PATIENCE_SECONDS = 3.0
+"""How long commands are taken while the ledger does not answer; they wait for it."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -137,6 +140,12 @@ class EngineService:
             if part.trouble:
                 return Health("degraded", part.trouble)
         return Health("ok", "; ".join(self._recovery.problems))
+
+    @property
+    def ledger_trouble(self) -> str:
+        """Why it is of no use to send commands now: the ledger has been away for longer than a restart takes."""
+        away = time.monotonic() - self._ledger.trouble_since > PATIENCE_SECONDS
+        return self._ledger.trouble if away else ""
 
     def stats(self) -> dict[str, float | int | str]:
         """Give the figures that the status line and `/stats` show; never blocks."""
