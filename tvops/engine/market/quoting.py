@@ -17,6 +17,9 @@ from tvops.engine.market.own_orders import OwnOrders
 from tvops.engine.records import EventKind
 from tvops.engine.services import Health
 
+RESET_SECONDS = 0.7
+"""Until a reset is tried again: an engine that is starting does not see what came before it was up."""
+
 STOP_SECONDS = 1.0
 """How long `stop` tries to cancel what is in the book."""
 
@@ -112,7 +115,7 @@ class QuotingService(ABC):
                 await self._client.reset(STOP_SECONDS)
 
     async def _trade(self) -> None:
-        self._orders.follow(await self._client.reset())
+        self._orders.follow(await self._client.reset(RESET_SECONDS))
         self._orders.forget()
         self._begin()
         if self._resyncs:
