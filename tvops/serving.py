@@ -15,7 +15,6 @@ import msgspec
 
 from tvops.engine.supervisor import Supervisor
 from tvops.settings import Settings
-from tvops.tuning.host import host_notes, load_catalogue
 
 LIVE_INTERVAL = 0.5
 PLAIN_INTERVAL = 5.0
@@ -30,8 +29,6 @@ def run_stack(settings: Settings, as_json: bool) -> int:
 
 
 async def _run(settings: Settings, as_json: bool) -> int:
-    for note in host_notes(load_catalogue()):
-        logger.warning("host: %s", note)
     supervisor = Supervisor(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

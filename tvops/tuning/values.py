@@ -1,0 +1,246 @@
+"""Values of knobs: canonical forms, the grammar of what a profile wants, and comparison.
+
+The same setting is written in many ways (tabs or spaces, hex masks or lists, `256mb` or bytes, a selector with
+its choice in brackets), so everything is compared in one canonical form per type:
+
+    int      decimal digits, in the knob's own unit             4096
+    ints     such numbers, one space between                    4096 131072 33554432
+    choice   the token that is selected                         madvise
+    word     the word                                           performance
+    text     words, one space between
+    cpulist, cpumask   CPUs as a list, ranges joined            0-3,8    (none: empty)
+
+A profile wants `X` or `=X` exactly, `>=X` at least (never lowers), `<=X` at most (never raises), `A|B` one of
+them (A is written), `-` nothing. Numbers take `kb mb gb` (of 1024) and `us ms s`, in whatever unit the knob has
+(pages too), and `N%` of the memory of the cgroup or host; CPUs take `$role`, `all`, `none` or a list.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from tvops.tuning.model import Facts, Knob, ValueType
+
+_BYTES = {"b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
+_NANOSECONDS = {"ns": 1, "us": 1000, "ms": 10**6, "s": 10**9}
+_UNITS = {"bytes": 1, "kbytes": 1024} | _NANOSECONDS
+_NUMBER = re.compile(r"(-?\d+)\s*([a-z]*)", re.IGNORECASE)
+_CPUS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+MAX_CPUS = 8192
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What a profile wants of a knob: one wish, or one for each number of a vector."""
+
+    text: str  # as written in the profile
+    parts: tuple[tuple[str, str], ...]  # (operator "=", ">=", "<=" or "-", operand)
+
+
+def parse_wanted(knob: Knob, value: object) -> Wanted:
+    """Read what a profile says of ``knob``; raise ValueError telling what is wrong with it.
+
+    A list, or words with blanks between, stands for the numbers of a vector.
+    """
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is a YAML boolean; put the word in quotes")
+    words = [str(v) for v in value] if isinstance(value, list) else [str(value).strip()]
+    if knob.type == "ints" and len(words) == 1:
+        words = words[0].split()
+    text = " ".join(words)
+    if knob.type != "ints":
+        words = [text]
+    parts = tuple(_parse_part(knob, word) for word in words)
+    if not parts or not text:
+        raise ValueError("is empty; write '-' to leave the knob alone")
+    return Wanted(text, parts)
+
+
+def _parse_part(knob: Knob, word: str) -> tuple[str, str]:
+    if word == "-":
+        return "-", ""
+    operator = next((o for o in (">=", "<=", "=") if word.startswith(o)), "")
+    operand = word[len(operator) :].strip()
+    if operator in (">=", "<=") and knob.type not in ("int", "ints"):
+        raise ValueError(f"{word!r}: {operator} compares numbers, and this is a {knob.type}")
+    if knob.type in ("int", "ints"):
+        if operand.endswith("%"):
+            if not operand[:-1].isdigit() or not 0 < int(operand[:-1]) <= 100:
+                raise ValueError(f"{word!r}: a share of memory is 1% to 100%")
+            if knob.unit not in ("bytes", "kbytes", "pages"):
+                raise ValueError(f"{word!r}: this knob is not an amount of memory")
+        elif "|" not in operand:
+            parse_number(operand, knob.unit)
+    elif knob.type in ("cpulist", "cpumask"):
+        if not operand.startswith("$") and operand not in ("all", "none"):
+            parse_cpus(operand)
+    elif knob.choices and (wrong := [o for o in operand.split("|") if o not in knob.choices]):
+        raise ValueError(f"{wrong[0]!r} is none of {', '.join(knob.choices)}")
+    return operator or "=", operand
+
+
+def target(knob: Knob, wanted: Wanted, current: str | None, facts: Facts) -> str:
+    """Give the canonical value that should stand there; equal to ``current`` where that is good already.
+
+    Raises:
+        ValueError: a vector of another length, an unknown role, a vector that would be out of order, or `-`, `>=`
+            or `<=` where the current value is not known.
+    """
+    if knob.type in ("cpulist", "cpumask"):
+        return _wanted_cpus(wanted.parts[0], current, facts)
+    if knob.type in ("int", "ints"):
+        have = current.split() if current is not None else None
+        if have is not None and len(have) != len(wanted.parts):
+            raise ValueError(f"has {len(have)} numbers, and {len(wanted.parts)} are wanted")
+        numbers = [
+            _wanted_number(knob, part, have[i] if have is not None else None, facts)
+            for i, part in enumerate(wanted.parts)
+        ]
+        if knob.type == "ints" and len(numbers) == 3 and _is_ascending(knob) and numbers != sorted(numbers):
+            raise ValueError(f"{' '.join(map(str, numbers))} is not minimum, default, maximum in ascending order")
+        return " ".join(map(str, numbers))
+    operator, operand = wanted.parts[0]
+    if operator == "-":
+        return _known(current)
+    accepted = [normalise(knob.type, o) for o in operand.split("|")]
+    return current if current in accepted and current is not None else accepted[0]
+
+
+def _is_ascending(knob: Knob) -> bool:
+    return knob.id in ("net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem", "net.ipv4.tcp_mem", "net.ipv4.udp_mem")
+
+
+def _known(current: str | None) -> str:
+    if current is None:
+        raise ValueError("the current value is not known")
+    return current
+
+
+def _wanted_number(knob: Knob, part: tuple[str, str], have: str | None, facts: Facts) -> int:
+    operator, operand = part
+    if operator == "-":
+        return int(_known(have))
+    accepted = [_amount(knob, o, facts) for o in operand.split("|")]
+    if operator == "=":
+        return int(have) if have is not None and _is_int(have) and int(have) in accepted else accepted[0]
+    now = int(_known(have))
+    # Where 0 or -1 stands for "no limit", the knob's own driver says so before this is asked.
+    return max(now, accepted[0]) if operator == ">=" else min(now, accepted[0])
+
+
+def _is_int(text: str) -> bool:
+    return text.lstrip("-").isdigit()
+
+
+def _amount(knob: Knob, operand: str, facts: Facts) -> int:
+    if operand.endswith("%"):
+        share = facts.memory_bytes * int(operand[:-1]) // 100
+        return share // (facts.page_size if knob.unit == "pages" else _UNITS[knob.unit])
+    return parse_number(operand, knob.unit, facts.page_size)
+
+
+def parse_number(text: str, unit: str = "", page_size: int = 4096) -> int:
+    """Read `4096`, `16mb`, `50us`, in ``unit``; raise ValueError.
+
+    A suffix of bytes fits the units bytes, kbytes and pages, one of time the units ns, us, ms and s.
+    """
+    match = _NUMBER.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"{text!r} is not a number")
+    number, suffix = int(match[1]), match[2].lower()
+    if not suffix:
+        return number
+    sizes = _UNITS | {"pages": page_size}
+    fits = (suffix in _BYTES and unit in ("bytes", "kbytes", "pages")) or (
+        suffix in _NANOSECONDS and unit in _NANOSECONDS
+    )
+    if not fits:
+        raise ValueError(f"{text!r}: {match[2]} does not fit a value in {unit or 'plain numbers'}")
+    total = number * (_BYTES.get(suffix) or _NANOSECONDS[suffix])
+    if total % sizes[unit]:
+        raise ValueError(f"{text!r} is not a whole number of {unit}")
+    return total // sizes[unit]
+
+
+def _wanted_cpus(part: tuple[str, str], current: str | None, facts: Facts) -> str:
+    operator, operand = part
+    if operator == "-":
+        return _known(current)
+    if operand.startswith("$"):
+        if operand[1:] not in facts.roles:
+            raise ValueError(f"there is no CPU role {operand}; there are {', '.join(sorted(facts.roles))}")
+        return format_cpus(facts.roles[operand[1:]])
+    if operand == "all":
+        return format_cpus(facts.cpus)
+    return "" if operand == "none" else format_cpus(parse_cpus(operand))
+
+
+def normalise(kind: ValueType, raw: str) -> str:
+    """Give the canonical form of what a host shows; text that does not fit its type stays as it is, stripped."""
+    text = raw.strip()
+    if kind == "choice":
+        selected = re.search(r"\[([^\]]*)\]", text)
+        return selected[1] if selected else text
+    if kind == "cpulist":
+        return format_cpus(parse_cpus(text)) if _CPUS.fullmatch(text) else text
+    if kind == "cpumask":
+        try:
+            return format_cpus(parse_mask(text))
+        except ValueError:
+            return text
+    words = text.split()
+    if kind in ("int", "ints"):
+        words = [str(int(word)) if _is_int(word) else word for word in words]
+    return " ".join(words)
+
+
+def written(knob: Knob, value: str, bits: int = 0) -> str:
+    """Give the text that is written for a canonical value (a mask for `cpumask`, of ``bits`` bits at least)."""
+    if knob.type == "cpumask":
+        return format_mask(parse_cpus(value), bits)
+    return value
+
+
+def parse_cpus(text: str) -> tuple[int, ...]:
+    """Read a CPU list as the kernel writes it: `0-3,8`; raise ValueError."""
+    text = text.strip()
+    if not text:
+        return ()
+    if not _CPUS.fullmatch(text):
+        raise ValueError(f"{text!r} is not a list of CPUs such as 0-3,8")
+    cpus: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        low, high = int(first), int(last or first)
+        if high < low or high >= MAX_CPUS:
+            raise ValueError(f"{part!r} is not a range of CPUs")
+        cpus.update(range(low, high + 1))
+    return tuple(sorted(cpus))
+
+
+def format_cpus(cpus: tuple[int, ...]) -> str:
+    """Write CPUs as the kernel does: `0-3,8`."""
+    ranges: list[list[int]] = []
+    for cpu in sorted(set(cpus)):
+        if ranges and cpu == ranges[-1][1] + 1:
+            ranges[-1][1] = cpu
+        else:
+            ranges.append([cpu, cpu])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in ranges)
+
+
+def parse_mask(text: str) -> tuple[int, ...]:
+    """Read a mask as the kernel writes it (`ff,00000000`); raise ValueError."""
+    words = text.strip().removeprefix("0x").split(",")
+    # Behind the first, a group stands for 32 bits even where its zeros were left out.
+    number = int("".join([words[0], *(word.zfill(8) for word in words[1:])]), 16)
+    return tuple(i for i in range(number.bit_length()) if number >> i & 1)
+
+
+def format_mask(cpus: tuple[int, ...], bits: int = 0) -> str:
+    """Write CPUs as a mask in groups of 32 bits, most significant first."""
+    number = sum(1 << cpu for cpu in set(cpus))
+    width = max(number.bit_length(), bits, 1)
+    groups = [f"{number >> shift & 0xFFFFFFFF:08x}" for shift in range((width - 1) // 32 * 32, -1, -32)]
+    return ",".join(groups)
