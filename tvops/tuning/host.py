@@ -1,7 +1,7 @@
 """File access below a root: the running host, or a tree of files that stands for one (`--root DIR`).
 
-Paths are absolute and mean the host, whatever its root. Below a tree they are resolved as in a chroot: neither `..`
-nor a symbolic link leads out of it. Failures are OSErrors, as the kernel gives them.
+Paths are absolute and mean the host, whatever its root. Below a tree they are resolved as in a chroot: neither
+`..` nor a symbolic link leads out of it. Failures are OSErrors, as the kernel gives them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Host:
                 links += 1
                 if links > _MAX_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), absolute)
-                goal = PurePosixPath(os.readlink(step))
+                goal = step.readlink()
                 if goal.is_absolute():
                     found = self.root
                 pending += reversed(goal.parts[1:] if goal.is_absolute() else goal.parts)
@@ -75,13 +75,13 @@ class Host:
     def listdir(self, absolute: str) -> list[str]:
         """Give the names in a directory, sorted; nothing where there is no such directory."""
         try:
-            return sorted(os.listdir(self.path(absolute)))
+            return sorted(entry.name for entry in self.path(absolute).iterdir())
         except OSError:
             return []
 
     def readlink(self, absolute: str) -> str:
         """Give what a symbolic link says; raise OSError."""
-        return os.readlink(self.path(absolute, follow=False))
+        return str(self.path(absolute, follow=False).readlink())
 
     def glob(self, pattern: str) -> list[str]:
         """Give the existing paths that a pattern (`*`, `?`, `[...]` within a component) names, sorted."""
@@ -169,7 +169,7 @@ def _replace(path: Path, data: bytes, mode: int, owner: tuple[int, int]) -> None
     new.unlink(missing_ok=True)
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with open(fd, "wb") as file:
+        with os.fdopen(fd, "wb") as file:
             made = os.fstat(fd)
             if (made.st_uid, made.st_gid) != owner:
                 os.fchown(fd, *owner)
@@ -177,7 +177,7 @@ def _replace(path: Path, data: bytes, mode: int, owner: tuple[int, int]) -> None
             file.write(data)
             file.flush()
             os.fsync(fd)
-        os.replace(new, path)
+        new.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
             new.unlink()
