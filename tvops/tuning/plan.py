@@ -49,6 +49,7 @@ class Sight(msgspec.Struct, frozen=True):
     place: Place
     state: State
     objection: str = ""
+    reached: bool = True  # whether this command has a driver for the knob's kind
 
 
 def make_plan(
@@ -105,8 +106,7 @@ def matches(selector: str, place: Place, facts: Facts) -> bool:
 
 def _look(knob: Knob, wish: Wish, place: Place, driver: Driver | None, facts: Facts) -> Sight:
     if driver is None or not place.address:
-        reason = "" if driver else f"this command does not reach {knob.kind} knobs"
-        return Sight(knob, wish, place, State("absent", reason=reason))
+        return Sight(knob, wish, place, State("absent"), reached=driver is not None)
     state = driver.read(knob, place)
     objection = ""
     if state.status == "present":
@@ -133,6 +133,8 @@ def decide(sight: Sight, facts: Facts, limits: Limits) -> Item:
             item.state, item.reason = "skipped", "the profile leaves it alone"
         elif reason := wish.skip or _left_out(item, limits):
             item.state, item.reason = "skipped", reason
+        elif not sight.reached:
+            item.state, item.reason = "skipped", f"{knob.kind} knobs are not reached below --root"
         elif reason := unfit_kernel(knob, facts):
             item.state, item.reason = "unsupported", reason
         else:
@@ -199,12 +201,17 @@ def _verdict(item: Item, knob: Knob, sight: Sight, facts: Facts, limits: Limits)
     return "pending", sight.objection
 
 
+def hindrances(items: Sequence[Item]) -> list[Item]:
+    """Give the required items that cannot be had here at all: with one of them nothing is to be applied."""
+    return [item for item in items if item.required and item.state in ("unsupported", "refused")]
+
+
 def exit_code(items: Sequence[Item], applied: bool) -> ExitCode:
     """Give the exit code of a plan, or of a run that ``applied`` it; the gravest thing counts."""
     states = {item.state for item in items}
     if any(item.outcome == "stuck" for item in items):
         return ExitCode.INCOMPLETE
-    if any(item.outcome in ("undone", "failed") and item.required for item in items):
+    if applied and (hindrances(items) or any(i.outcome in ("undone", "failed") and i.required for i in items)):
         return ExitCode.FAILED
     if "privilege" in states:
         return ExitCode.PRIVILEGE

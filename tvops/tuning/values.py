@@ -90,7 +90,7 @@ def target(knob: Knob, wanted: Wanted, current: str | None, facts: Facts) -> str
     if knob.type in ("cpulist", "cpumask"):
         return _wanted_cpus(wanted.parts[0], current, facts)
     if knob.type in ("int", "ints"):
-        have = current.split() if current is not None else None
+        have = current.split() if current else None
         if have is not None and len(have) != len(wanted.parts):
             raise ValueError(f"has {len(have)} numbers, and {len(wanted.parts)} are wanted")
         numbers = [

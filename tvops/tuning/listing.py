@@ -1,0 +1,117 @@
+"""Plans, verdicts and histories as text for people and as JSON for scripts."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from tvops.tuning.model import ExitCode, Item
+from tvops.tuning.setup import by_state
+
+ORDER = ("failed", "stuck", "undone", "pending", "written", "refused", "privilege", "restart", "reboot", "serve",
+         "unsupported", "skipped", "met")  # fmt: skip
+TOLD = {
+    "pending": "to change", "written": "changed", "failed": "failed", "undone": "undone again",
+    "stuck": "could not be restored", "met": "as wanted", "privilege": "need root", "restart": "need a restart",
+    "reboot": "need a reboot", "serve": "wait for tvops serve", "unsupported": "not supported here",
+    "refused": "refused", "skipped": "left out",
+}  # fmt: skip
+COLOURS = {"failed": "red", "stuck": "red", "undone": "red", "refused": "red", "pending": "yellow",
+           "written": "green", "met": "green", "privilege": "yellow", "restart": "yellow", "reboot": "yellow",
+           "serve": "yellow"}  # fmt: skip
+PLAIN_WIDTH = 4096
+
+
+def told(item: Item) -> str:
+    """Give the word that stands for an item's outcome, or for its state."""
+    return item.outcome or item.state
+
+
+def summary(items: Sequence[Item]) -> str:
+    """Count a plan in one line: `12 to change, 40 as wanted, 3 not supported here`."""
+    counts = by_state(items)
+    return ", ".join(f"{counts[key]} {TOLD[key]}" for key in ORDER if key in counts) or "nothing wanted"
+
+
+def gather(items: Sequence[Item]) -> list[tuple[str, Item]]:
+    """Join places of one knob that say the same: (`irq.smp_affinity@irq24 … irq43 (18)`, one of them)."""
+    groups: dict[tuple[object, ...], list[Item]] = {}
+    for item in items:
+        key = (item.knob, item.current, item.value, item.wanted, told(item), item.reason)
+        groups.setdefault(key, []).append(item)
+    rows = []
+    for same in groups.values():
+        label = same[0].id
+        if len(same) > 1:
+            label += f" … {same[-1].place.name} ({len(same)})"
+        rows.append((label, same[0]))
+    return sorted(rows, key=lambda row: ORDER.index(told(row[1])))
+
+
+def print_table(items: Sequence[Item], everything: bool) -> None:
+    """Print a plan as a table; what is as wanted or left out only where ``everything`` is asked for."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("knob", "current → wanted", "state", "risk", "scope", "why"):
+        table.add_column(name, no_wrap=name in ("knob", "state", "risk", "scope"), overflow="fold")
+    for label, item in gather(items):
+        if told(item) in ("met", "skipped") and not everything:
+            continue
+        reason = f"{item.reason}; {item.why}" if item.reason and item.why else item.reason or item.why
+        table.add_row(
+            label, change(item), f"[{COLOURS.get(told(item), 'default')}]{told(item)}[/]",
+            item.risk, item.scope, _plain(reason),
+        )  # fmt: skip
+    if table.row_count:
+        console().print(table)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def change(item: Item) -> str:
+    """Give `current → wanted` of an item, with the profile's own words where they say more."""
+    current = "?" if item.current is None else item.current or "(none)"
+    if item.value == item.current:
+        return _plain(current)
+    value = item.value if item.value or item.current is not None else item.wanted
+    extra = f" ({item.wanted})" if item.wanted.startswith((">", "<", "$")) and item.wanted != value else ""
+    return _plain(f"{current} → {value or '(none)'}{extra}")
+
+
+def diff_lines(items: Sequence[Item]) -> list[str]:
+    """Give the pending and written items in the form of a diff."""
+    lines = []
+    for item in items:
+        if told(item) in ("pending", "written", "reboot", "restart", "privilege", "serve"):
+            lines += [f"@@ {item.id}", f"-{'' if item.current is None else item.current}", f"+{item.value}"]
+    return lines
+
+
+def console() -> Any:
+    """Give a console for stdout: the terminal's width there, no folding in a pipe."""
+    from rich.console import Console
+
+    wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else PLAIN_WIDTH
+    return Console(width=wide, highlight=False, soft_wrap=False)
+
+
+def as_json(profile: str, items: Sequence[Item], code: ExitCode, **more: object) -> bytes:
+    """Give a plan or a run as JSON, as docs/tune.md describes it."""
+    rows = [{"id": item.id, **msgspec.structs.asdict(item)} for item in items]
+    document = {
+        "schema": 1,
+        "profile": profile,
+        "exit_code": int(code),
+        "verdict": code.name.lower(),
+        "counts": by_state(items),
+        **more,
+        "items": rows,
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2)

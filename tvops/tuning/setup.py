@@ -1,0 +1,90 @@
+"""Puts together what every tuning command works with: the host, the catalogue, a resolved profile, the drivers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from tvops.errors import UsageError
+from tvops.tuning.catalogue import load_catalogue
+from tvops.tuning.facts import read_facts
+from tvops.tuning.host import Host
+from tvops.tuning.kinds.boot import BootDriver
+from tvops.tuning.kinds.files import FileDriver
+from tvops.tuning.model import Driver, Facts, Item, Kind, Knob, Profile
+from tvops.tuning.plan import Limits, make_plan
+from tvops.tuning.profiles import resolve_profile
+
+
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command acts on."""
+
+    root: Path = Path("/")
+    servers: tuple[str, ...] = ()  # ROLE=URL of --redis
+    data_dir: str | None = None
+    config: Path | None = None
+
+
+class Setup:
+    """Host, catalogue and drivers of one command; `close` ends the drivers' connections."""
+
+    def __init__(self, reach: Reach) -> None:
+        if not reach.root.is_dir():
+            raise UsageError(f"--root {reach.root}: is not a folder")
+        self.reach = reach
+        self.host = Host(reach.root)
+        self.catalogue: dict[str, Knob] = load_catalogue()
+        self.facts: Facts = read_facts(self.host)
+        self.drivers: dict[Kind, Driver] = {}
+        self._stack = contextlib.ExitStack()
+        files = FileDriver(self.host, self.catalogue)
+        self.drivers |= {"sysctl": files, "file": files, "boot": BootDriver(self.host)}
+        if self.host.live:
+            self._reach_beyond_files()
+
+    def _reach_beyond_files(self) -> None:
+        from tvops.settings import load_settings
+        from tvops.tuning.kinds.nic import NicDriver
+        from tvops.tuning.kinds.redis import RedisDriver, find_servers
+        from tvops.tuning.kinds.serve import ServeDriver
+
+        settings = load_settings({"data_dir": self.reach.data_dir}, file=self.reach.config)
+        redis = RedisDriver(find_servers(self.reach.servers, settings), self.facts)
+        self._stack.callback(redis.close)
+        serve = ServeDriver(settings.data_path)
+        self.drivers |= {"nic": NicDriver(self.host), "redis": redis}
+        self.drivers |= {"held": serve, "process": serve, "socket": serve}
+
+    def resolve(self, name: str, assignments: Sequence[str] = ()) -> Profile:
+        """Give a profile as it holds on this host; raise SettingsError or UsageError naming what is wrong."""
+        return resolve_profile(name, self.facts, self.catalogue, assignments)
+
+    def plan(self, profile: Profile, limits: Limits | None = None) -> list[Item]:
+        """Give what would change; reads, writes nothing."""
+        return make_plan(profile, self.catalogue, self.drivers, limits)
+
+    def close(self) -> None:
+        """End the connections to servers."""
+        self._stack.close()
+
+
+@contextlib.contextmanager
+def opened(reach: Reach) -> Iterator[Setup]:
+    """Give a `Setup` that is closed at the end."""
+    setup = Setup(reach)
+    try:
+        yield setup
+    finally:
+        setup.close()
+
+
+def by_state(items: Sequence[Item]) -> Mapping[str, int]:
+    """Count the items of a plan: outcome where there is one, else state."""
+    counts: dict[str, int] = {}
+    for item in items:
+        key = item.outcome or item.state
+        counts[key] = counts.get(key, 0) + 1
+    return counts
