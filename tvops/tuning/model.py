@@ -159,6 +159,21 @@ class Driver(Protocol):
         ...
 
 
+class Core(msgspec.Struct, frozen=True):
+    """A physical core with those of its CPUs that can be used."""
+
+    cpus: tuple[int, ...]
+    node: int = 0  # NUMA node
+    isolated: bool = False  # kept free of other work by isolcpus or an isolated cpuset
+
+
+class Topology(msgspec.Struct, frozen=True, kw_only=True):
+    """The cores that this process may use, in the order of their CPUs."""
+
+    cores: tuple[Core, ...]
+    nic_node: int | None = None  # NUMA node of the network interface; None: not known, or there is one node only
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What guards and values of a profile may depend on."""
 
@@ -168,7 +183,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     container: str = ""  # "docker", "lxc", …; empty: none
     memory_bytes: int  # of the host, or of the cgroup where that is less
     page_size: int = 4096
-    cpus: tuple[int, ...] = (0,)  # online
+    cpus: tuple[int, ...] = (0,)  # online, and in the cpuset of this process
+    topology: Topology | None = None  # None: every CPU is a core of its own
     numa_nodes: int = 1
     smt: bool = False  # whether two online CPUs share a core
     nics: dict[str, str] = {}  # physical and virtio interfaces: name -> driver
