@@ -21,14 +21,15 @@ import re
 
 import msgspec
 
+from tvops.cpu_lists import CPU_LIST
+from tvops.cpu_lists import format_cpus as format_cpus
+from tvops.cpu_lists import parse_cpus as parse_cpus
 from tvops.tuning.model import Facts, Knob, ValueType
 
 _BYTES = {"b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
 _NANOSECONDS = {"ns": 1, "us": 1000, "ms": 10**6, "s": 10**9}
 _UNITS = {"bytes": 1, "kbytes": 1024} | _NANOSECONDS
 _NUMBER = re.compile(r"(-?\d+)\s*([a-z]*)", re.IGNORECASE)
-_CPUS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
-MAX_CPUS = 8192
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -183,7 +184,7 @@ def normalise(kind: ValueType, raw: str) -> str:
         selected = re.search(r"\[([^\]]*)\]", text)
         return selected[1] if selected else text
     if kind == "cpulist":
-        return format_cpus(parse_cpus(text)) if _CPUS.fullmatch(text) else text
+        return format_cpus(parse_cpus(text)) if CPU_LIST.fullmatch(text) else text
     if kind == "cpumask":
         try:
             return format_cpus(parse_mask(text))
@@ -200,34 +201,6 @@ def written(knob: Knob, value: str, bits: int = 0) -> str:
     if knob.type == "cpumask":
         return format_mask(parse_cpus(value), bits)
     return value
-
-
-def parse_cpus(text: str) -> tuple[int, ...]:
-    """Read a CPU list as the kernel writes it: `0-3,8`; raise ValueError."""
-    text = text.strip()
-    if not text:
-        return ()
-    if not _CPUS.fullmatch(text):
-        raise ValueError(f"{text!r} is not a list of CPUs such as 0-3,8")
-    cpus: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        low, high = int(first), int(last or first)
-        if high < low or high >= MAX_CPUS:
-            raise ValueError(f"{part!r} is not a range of CPUs")
-        cpus.update(range(low, high + 1))
-    return tuple(sorted(cpus))
-
-
-def format_cpus(cpus: tuple[int, ...]) -> str:
-    """Write CPUs as the kernel does: `0-3,8`."""
-    ranges: list[list[int]] = []
-    for cpu in sorted(set(cpus)):
-        if ranges and cpu == ranges[-1][1] + 1:
-            ranges[-1][1] = cpu
-        else:
-            ranges.append([cpu, cpu])
-    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in ranges)
 
 
 def parse_mask(text: str) -> tuple[int, ...]:
