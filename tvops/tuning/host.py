@@ -143,18 +143,17 @@ class Host:
         finally:
             os.close(fd)
 
-    def replace_text(self, absolute: str, text: str, mode: int = 0o644) -> None:
+    def replace(self, absolute: str, data: bytes, mode: int, owner: tuple[int, int]) -> None:
         """Make or replace an ordinary file (not one of the kernel's), durably; raise OSError.
 
-        A file that exists keeps its mode and owner. The directory has to exist.
+        The directory has to exist. A link is followed, and stays.
         """
+        _replace(self.path(absolute), data, mode, owner)
+
+    def sweep(self, absolute: str) -> None:
+        """Take away what a crash left of a write to a file; raise OSError."""
         found = self.path(absolute)
-        try:
-            now = found.stat()
-        except FileNotFoundError:
-            _replace(found, text.encode(), mode, (os.geteuid(), os.getegid()))
-        else:
-            _replace(found, text.encode(), stat.S_IMODE(now.st_mode), (now.st_uid, now.st_gid))
+        found.with_name(f".{found.name}{_NEW}").unlink(missing_ok=True)
 
 
 def _check_plain(fd: int, absolute: str) -> None:
