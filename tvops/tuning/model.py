@@ -51,6 +51,7 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     type: ValueType
     unit: str = ""  # bytes, kbytes, pages, ns, us, ms, s, percent, …; empty: a plain number or word
     choices: tuple[str, ...] = ()  # of a choice or word: the values that it can take
+    unlimited: int | None = None  # the number that stands for "no limit", and so is more than any other
     scope: Scope = "host"
     root: bool = True  # whether writing needs root (or the capability)
     capability: str = ""  # the capability that root means here, e.g. CAP_SYS_RESOURCE
@@ -85,6 +86,7 @@ class State(msgspec.Struct, frozen=True):
         ""  # what has to be restarted for another value, where the driver found that there is no other way
     )
     reason: str = ""  # why absent, denied or not writable
+    coupled: dict[str, str] = {}  # what the knobs that change with this one showed: id -> canonical value
 
 
 ItemState = Literal[
