@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-CPU_LIST = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+CPU_LIST = re.compile(r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*")
 MAX_CPUS = 8192
 
 

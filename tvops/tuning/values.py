@@ -12,16 +12,18 @@ its choice in brackets), so everything is compared in one canonical form per typ
 
 A profile wants `X` or `=X` exactly, `>=X` at least (never lowers), `<=X` at most (never raises), `A|B` one of
 them (A is written), `-` nothing. Numbers take `kb mb gb` (of 1024) and `us ms s`, in whatever unit the knob has
-(pages too), and `N%` of the memory of the cgroup or host; CPUs take `$role`, `all`, `none` or a list.
+(pages too), and `N%` of the memory of the cgroup or host; CPUs take `$role`, `all`, `none` or a
+list. A text that is to be empty is written `""`.
 """
 
 from __future__ import annotations
 
+import math
 import re
 
 import msgspec
 
-from tvops.cpu_lists import CPU_LIST
+from tvops.cpu_lists import MAX_CPUS
 from tvops.cpu_lists import format_cpus as format_cpus
 from tvops.cpu_lists import parse_cpus as parse_cpus
 from tvops.tuning.model import Facts, Knob, ValueType
@@ -29,7 +31,13 @@ from tvops.tuning.model import Facts, Knob, ValueType
 _BYTES = {"b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
 _NANOSECONDS = {"ns": 1, "us": 1000, "ms": 10**6, "s": 10**9}
 _UNITS = {"bytes": 1, "kbytes": 1024} | _NANOSECONDS
-_NUMBER = re.compile(r"(-?\d+)\s*([a-z]*)", re.IGNORECASE)
+_ASCENDING = {f"net.ipv4.{name}" for name in ("tcp_rmem", "tcp_wmem", "tcp_mem", "udp_mem", "ip_local_port_range")}
+"""Vectors that the kernel takes in any order, though only one makes sense."""
+EMPTY = '""'
+_INTEGER = re.compile(r"-?[0-9]{1,40}")
+_NUMBER = re.compile(r"(-?[0-9]{1,40})\s*([a-z]*)", re.IGNORECASE | re.ASCII)
+_SHARE = re.compile(r"([0-9]{1,3})%")
+_MASK = re.compile(r"[0-9a-f]+(,[0-9a-f]{1,8})*", re.IGNORECASE)
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -44,18 +52,25 @@ def parse_wanted(knob: Knob, value: object) -> Wanted:
 
     A list, or words with blanks between, stands for the numbers of a vector.
     """
-    if isinstance(value, bool):
-        raise ValueError(f"{value} is a YAML boolean; put the word in quotes")
-    words = [str(v) for v in value] if isinstance(value, list) else [str(value).strip()]
+    words = [_word(v) for v in value] if isinstance(value, list) else [_word(value)]
     if knob.type == "ints" and len(words) == 1:
         words = words[0].split()
     text = " ".join(words)
     if knob.type != "ints":
         words = [text]
-    parts = tuple(_parse_part(knob, word) for word in words)
-    if not parts or not text:
+    if not text:
         raise ValueError("is empty; write '-' to leave the knob alone")
-    return Wanted(text, parts)
+    return Wanted(text, tuple(_parse_part(knob, word) for word in words))
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is a YAML boolean; put the word in quotes")
+    if value is None:
+        return ""
+    if not isinstance(value, (str, int, float)):
+        raise ValueError("is neither a number nor a word nor a list of them")
+    return str(value).strip()
 
 
 def _parse_part(knob: Knob, word: str) -> tuple[str, str]:
@@ -63,22 +78,38 @@ def _parse_part(knob: Knob, word: str) -> tuple[str, str]:
         return "-", ""
     operator = next((o for o in (">=", "<=", "=") if word.startswith(o)), "")
     operand = word[len(operator) :].strip()
-    if operator in (">=", "<=") and knob.type not in ("int", "ints"):
-        raise ValueError(f"{word!r}: {operator} compares numbers, and this is a {knob.type}")
+    if operator in (">=", "<="):
+        if knob.type not in ("int", "ints"):
+            raise ValueError(f"{word!r}: {operator} compares numbers, and this is a {knob.type}")
+        if "|" in operand:
+            raise ValueError(f"{word!r}: {operator} takes one number")
+    options = _options(operand)
+    if not all(options):
+        raise ValueError(f"{word!r} has no value behind an operator")
     if knob.type in ("int", "ints"):
-        if operand.endswith("%"):
-            if not operand[:-1].isdigit() or not 0 < int(operand[:-1]) <= 100:
-                raise ValueError(f"{word!r}: a share of memory is 1% to 100%")
-            if knob.unit not in ("bytes", "kbytes", "pages"):
-                raise ValueError(f"{word!r}: this knob is not an amount of memory")
-        elif "|" not in operand:
-            parse_number(operand, knob.unit)
+        for option in options:
+            _check_number(knob, option)
     elif knob.type in ("cpulist", "cpumask"):
         if not operand.startswith("$") and operand not in ("all", "none"):
             parse_cpus(operand)
-    elif knob.choices and (wrong := [o for o in operand.split("|") if o not in knob.choices]):
+    elif knob.choices and (wrong := [o for o in options if o not in knob.choices]):
         raise ValueError(f"{wrong[0]!r} is none of {', '.join(knob.choices)}")
     return operator or "=", operand
+
+
+def _options(operand: str) -> list[str]:
+    return [option.strip() for option in operand.split("|")]
+
+
+def _check_number(knob: Knob, text: str) -> None:
+    if not text.endswith("%"):
+        parse_number(text, knob.unit)
+        return
+    share = _SHARE.fullmatch(text)
+    if not share or not 0 < int(share[1]) <= 100:
+        raise ValueError(f"{text!r}: a share of memory is 1% to 100%")
+    if knob.unit not in ("bytes", "kbytes", "pages"):
+        raise ValueError(f"{text!r}: this knob is not an amount of memory")
 
 
 def target(knob: Knob, wanted: Wanted, current: str | None, facts: Facts) -> str:
@@ -98,18 +129,16 @@ def target(knob: Knob, wanted: Wanted, current: str | None, facts: Facts) -> str
             _wanted_number(knob, part, have[i] if have is not None else None, facts)
             for i, part in enumerate(wanted.parts)
         ]
-        if knob.type == "ints" and len(numbers) == 3 and _is_ascending(knob) and numbers != sorted(numbers):
-            raise ValueError(f"{' '.join(map(str, numbers))} is not minimum, default, maximum in ascending order")
+        if knob.id in _ASCENDING and numbers != sorted(numbers):
+            raise ValueError(
+                f"{' '.join(map(str, numbers))} is not in ascending order: minimum first, maximum last"
+            )
         return " ".join(map(str, numbers))
     operator, operand = wanted.parts[0]
     if operator == "-":
         return _known(current)
-    accepted = [normalise(knob.type, o) for o in operand.split("|")]
+    accepted = ["" if o == EMPTY else normalise(knob.type, o) for o in _options(operand)]
     return current if current in accepted and current is not None else accepted[0]
-
-
-def _is_ascending(knob: Knob) -> bool:
-    return knob.id in ("net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem", "net.ipv4.tcp_mem", "net.ipv4.udp_mem")
 
 
 def _known(current: str | None) -> str:
@@ -120,18 +149,22 @@ def _known(current: str | None) -> str:
 
 def _wanted_number(knob: Knob, part: tuple[str, str], have: str | None, facts: Facts) -> int:
     operator, operand = part
-    if operator == "-":
-        return int(_known(have))
-    accepted = [_amount(knob, o, facts) for o in operand.split("|")]
-    if operator == "=":
-        return int(have) if have is not None and _is_int(have) and int(have) in accepted else accepted[0]
+    accepted = [_amount(knob, o, facts) for o in _options(operand)] if operand else []
+    if operator == "=" and (have is None or not _INTEGER.fullmatch(have)):
+        return accepted[0]
+    if not _INTEGER.fullmatch(_known(have)):
+        raise ValueError(f"shows {have!r}, which is not a number")
     now = int(_known(have))
-    # Where 0 or -1 stands for "no limit", the knob's own driver says so before this is asked.
-    return max(now, accepted[0]) if operator == ">=" else min(now, accepted[0])
+    if operator == "-":
+        return now
+    if operator == "=":
+        return now if now in accepted else accepted[0]
+    return (max if operator == ">=" else min)(now, accepted[0], key=lambda n: _size(knob, n))
 
 
-def _is_int(text: str) -> bool:
-    return text.lstrip("-").isdigit()
+def _size(knob: Knob, number: int) -> float:
+    """Give what a number counts as when it is compared: no limit is more than any limit."""
+    return math.inf if number == knob.unlimited else number
 
 
 def _amount(knob: Knob, operand: str, facts: Facts) -> int:
@@ -182,17 +215,15 @@ def normalise(kind: ValueType, raw: str) -> str:
     text = raw.strip()
     if kind == "choice":
         selected = re.search(r"\[([^\]]*)\]", text)
-        return selected[1] if selected else text
-    if kind == "cpulist":
-        return format_cpus(parse_cpus(text)) if CPU_LIST.fullmatch(text) else text
-    if kind == "cpumask":
+        return selected[1].strip() if selected else text
+    if kind in ("cpulist", "cpumask"):
         try:
-            return format_cpus(parse_mask(text))
+            return format_cpus(parse_cpus(text) if kind == "cpulist" else parse_mask(text))
         except ValueError:
             return text
     words = text.split()
     if kind in ("int", "ints"):
-        words = [str(int(word)) if _is_int(word) else word for word in words]
+        words = [str(int(word)) if _INTEGER.fullmatch(word) else word for word in words]
     return " ".join(words)
 
 
@@ -205,7 +236,10 @@ def written(knob: Knob, value: str, bits: int = 0) -> str:
 
 def parse_mask(text: str) -> tuple[int, ...]:
     """Read a mask as the kernel writes it (`ff,00000000`); raise ValueError."""
-    words = text.strip().removeprefix("0x").split(",")
+    text = text.strip().removeprefix("0x")
+    if not _MASK.fullmatch(text) or len(text) > MAX_CPUS // 2:
+        raise ValueError(f"{text[:40]!r} is not a mask of CPUs such as ff or 3,00000000")
+    words = text.split(",")
     # Behind the first, a group stands for 32 bits even where its zeros were left out.
     number = int("".join([words[0], *(word.zfill(8) for word in words[1:])]), 16)
     return tuple(i for i in range(number.bit_length()) if number >> i & 1)
