@@ -36,7 +36,7 @@ ENVIRONMENT_ALIASES = {
     "MAX_BATCH_SIZE": "max_batch_size",
     "SLOW_CLIENT_THRESHOLD": "slow_client_threshold",
 }
-NO_SETTINGS = ("TVOPS_CONFIG", "TVOPS_API_KEY", "TVOPS_TEST_DATA")
+NO_SETTINGS = ("TVOPS_CONFIG", "TVOPS_API_KEY", "TVOPS_PROFILES_DIR", "TVOPS_STATE_DIR", "TVOPS_TEST_DATA")
 """Environment variables that have a meaning without being a setting."""
 
 logger = logging.getLogger(__name__)
@@ -164,14 +164,16 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _profile_settings(name: str) -> dict[str, Any]:
-    path = resource("profiles") / f"{name}.yaml"
-    if not name.replace("-", "").replace("_", "").isalnum() or not path.is_file():
-        known = ", ".join(sorted(p.stem for p in resource("profiles").glob("*.yaml")))
-        raise SettingsError(f"profile: there is no profile {name!r}; choose one of {known}")
-    settings = _read_mapping(path).get("settings", {})
-    if not isinstance(settings, dict):
-        raise SettingsError(f"{path}: settings must be a mapping")
-    return settings
+    from tvops.profile_files import load_profile_chain  # which imports this module
+
+    merged: dict[str, Any] = {}
+    for file in load_profile_chain(name):
+        for key, value in file.settings.items():
+            try:
+                merged[key] = _checked(key, value, f"profile {file.name}")
+            except SettingsError as error:
+                raise SettingsError(f"{file.located.place('settings', key)}: {error}") from None
+    return merged
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
