@@ -5,7 +5,8 @@ hits both blocks of a pair, so that their difference is free of it, and under th
 same every difference is as likely as its negative: the signed-rank test below needs no other assumption.
 
     estimate    20 % trimmed mean of the paired differences: the mean of the middle 60 %, so that no single
-                disturbed block decides (R. Wilcox, Introduction to Robust Estimation and Hypothesis Testing, ch. 4)
+                disturbed block decides (R. Wilcox, Introduction to Robust Estimation and Hypothesis
+                Testing, ch. 4)
     interval    percentile bootstrap of it, from a given seed (Efron & Tibshirani, An Introduction to the
                 Bootstrap, ch. 13)
     test        exact Wilcoxon signed-rank test (Biometrics Bulletin 1, 1945)

@@ -1,0 +1,1 @@
+"""Before/after proof on this host: probes, interleaved A/B blocks, and the report of what they showed."""
