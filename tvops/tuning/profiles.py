@@ -149,6 +149,6 @@ def _check_exclusive(wishes: Mapping[tuple[str, str], Wish]) -> None:
         if one in counting and other in counting:
             first, second = counting[one], counting[other]
             raise SettingsError(
-                f"{second.origin}: {other}: contradicts {one} ({first.origin}), which the kernel sets to 0 with it;"
-                f" set one of them to '-'"
+                f"{second.origin}: {other}: contradicts {one} ({first.origin}): the kernel sets either to 0 when "
+                "the other is written; set one of them to '-'"
             )

@@ -35,7 +35,10 @@ _GROUPS: dict[int, tuple[tuple[str, ...], ...]] = {
 
 
 def read_topology(host: Host) -> Topology:
-    """Read the cores with the CPUs that are online and in the cpuset of this process; a tree without any has CPU 0."""
+    """Read the cores with the CPUs that are online and in the cpuset of this process.
+
+    A tree of files that says nothing of CPUs has CPU 0.
+    """
     online = _cpus(host, f"{_CPU}/online") or (0,)
     isolated = set(_cpus(host, f"{_CPU}/isolated"))
     usable = (set(online) & _allowed(host, isolated)) or set(online)
