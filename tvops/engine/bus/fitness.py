@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 OLDEST_VERSION = (7, 0)
 _LOADING_SECONDS = 60.0
-_CONFIG = ("maxmemory-policy", "appendonly", "appendfsync", "no-appendfsync-on-rewrite")
+DURABLE_CONFIG = {
+    "maxmemory-policy": ("noeviction", "it would evict acknowledged orders when its memory is full"),
+    "appendonly": ("yes", "it would lose acknowledged orders when it restarts"),
+    "appendfsync": ("always", "it would lose the last acknowledged orders in a crash"),
+    "no-appendfsync-on-rewrite": ("no", "it would lose acknowledged orders in a crash while it rewrites its file"),
+}
+"""What the server of a ledger has to have: key -> value, and what it would do with another."""
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +66,7 @@ async def check_roles(roles: Mapping[str, Role], clients: Mapping[str, Redis], s
     for name, role in roles.items():
         _check_any(servers[name], facts[name])
         if role.durable:
-            _check_durable(servers[name], role, facts[name])
+            _check_durable(servers[name], facts[name])
         elif (policy := _policy(facts[name])) != role.policy:
             logger.warning("%s: maxmemory-policy is %s, better is %s", servers[name], policy, role.policy)
     _check_apart(roles, servers, facts)
@@ -71,7 +77,7 @@ async def _look(client: Redis, server: str) -> _Facts:
         info = await asyncio.wait_for(_loaded_info(client), _LOADING_SECONDS)
         await client.exists("ledger:{0}")
         try:
-            config = await client.config_get(*_CONFIG)
+            config = await client.config_get(*DURABLE_CONFIG)
         except (NoPermissionError, ResponseError):
             config = None
         return _Facts(info, config)
@@ -106,31 +112,21 @@ def _check_any(server: str, facts: _Facts) -> None:
         raise ServerError(f"{server}: is a replica, give the address of its primary")
 
 
-def _check_durable(server: str, role: Role, facts: _Facts) -> None:
+def _check_durable(server: str, facts: _Facts) -> None:
     config = facts.config
-    if config is None or not all(config.get(key) for key in _CONFIG):
+    if config is None or not all(config.get(key) for key in DURABLE_CONFIG):
         raise UnfitServerError(
             f"{server}: does not tell how it persists, so it may lose acknowledged orders; "
             "allow CONFIG GET to the user of its URL (ACL SETUSER ... +config|get)"
         )
-    wanted = {"maxmemory-policy": role.policy, "appendonly": "yes", "appendfsync": "always"}
-    wanted["no-appendfsync-on-rewrite"] = "no"
-    for key, value in wanted.items():
+    for key, (value, loss) in DURABLE_CONFIG.items():
         if config[key] != value:
             raise UnfitServerError(
-                f"{server}: {key} is {config[key]}: {_LOSSES[key]}; CONFIG SET {key} {value} there"
+                f"{server}: {key} is {config[key]}: {loss}; CONFIG SET {key} {value} there"
                 " (and in its config file)"
             )
     if facts.info.get("aof_last_write_status", "ok") != "ok":
         raise ServerError(f"{server}: its last write to the append-only file failed; see its disk and its log")
-
-
-_LOSSES = {
-    "maxmemory-policy": "it would evict acknowledged orders when its memory is full",
-    "appendonly": "it would lose acknowledged orders when it restarts",
-    "appendfsync": "it would lose the last acknowledged orders in a crash",
-    "no-appendfsync-on-rewrite": "it would lose acknowledged orders in a crash while it rewrites its file",
-}
 
 
 def _check_apart(roles: Mapping[str, Role], servers: Mapping[str, str], facts: Mapping[str, _Facts]) -> None:
