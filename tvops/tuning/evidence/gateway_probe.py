@@ -33,8 +33,8 @@ class OrderAck(Probe):
         where = f"{self._host}:{self._port}"
         self.description = f"POST /v1/orders to {where}: fill or kill at the lowest price; durable and matched"
         self.sent = (
-            f"orders to {where} ({symbol or 'the first instrument'}): buy the smallest quantity at the lowest price, "
-            "fill or kill; each was cancelled at once, and stays in the ledger and the list of orders"
+            f"orders to {where} ({symbol or 'the first instrument'}): buy the smallest quantity at the lowest "
+            "price, fill or kill; each was cancelled at once, and stays in the ledger and the list of orders"
         )
 
     def simulated(self) -> bool:

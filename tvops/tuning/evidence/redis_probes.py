@@ -101,11 +101,8 @@ class _Wire:
     def packed(self, *words: str | bytes | int) -> Callable[[], Any]:
         """Give a function that sends a command, packed once, and gives its answer."""
         parts: Sequence[bytes] = self._connection.pack_command(*words)
-        packed, send, receive = (
-            b"".join(parts),
-            self._connection.send_packed_command,
-            self._connection.read_response,
-        )
+        packed = [b"".join(parts)]
+        send, receive = self._connection.send_packed_command, self._connection.read_response
         return lambda: (send(packed, False), receive())[1]
 
     def ask(self, *words: str | bytes | int) -> Any:
