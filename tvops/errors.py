@@ -7,8 +7,10 @@
     ├── HeldError              1   somebody else holds the data directory or a port
     ├── ServerError            1   a Valkey/Redis server is unreachable or unfit for its role
     │   └── UnfitServerError       unfit until somebody changes its configuration
-    └── LedgerError            1   the ledger cannot be read or written
-        └── FencedError            another engine has appended to this ledger
+    ├── LedgerError            1   the ledger cannot be read or written
+    │   └── FencedError            another engine has appended to this ledger
+    ├── JournalError           1   the journal of tuning cannot be read or written
+    └── StoppedError           1   a signal ended a run of tuning, which was undone (7: not all of it)
 
 The message is one plain line that names the thing, the value and the fix.
 """
@@ -52,3 +54,11 @@ class LedgerError(TvopsError):
 
 class FencedError(LedgerError):
     """Another engine has appended to this ledger: this one has to stop."""
+
+
+class JournalError(TvopsError):
+    """The journal of tuning cannot be read or written."""
+
+
+class StoppedError(TvopsError):
+    """A signal ended a run of tuning, which was undone."""
