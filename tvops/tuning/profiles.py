@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +22,13 @@ EXCLUSIVE = (
     ("vm.dirty_background_bytes", "vm.dirty_background_ratio"),
 )
 """Pairs of which the kernel sets one to 0 when the other is written."""
+
+
+def chosen_profile(given: str | None) -> str:
+    """Give the profile that a command is about: the one given, else $TVOPS_PROFILE; raise UsageError without either."""
+    if name := given or os.environ.get("TVOPS_PROFILE"):
+        return name
+    raise UsageError(f"--profile: which one? Name {', '.join(profile_names())} or a file, or set TVOPS_PROFILE")
 
 
 class Listed(msgspec.Struct, frozen=True):
