@@ -66,9 +66,11 @@ class Host:
         return found
 
     def exists(self, absolute: str) -> bool:
-        """Tell whether something is there."""
+        """Tell whether something is there; also where the caller may not look."""
         try:
             return self.path(absolute).exists()
+        except PermissionError:
+            return True
         except OSError:
             return False
 
