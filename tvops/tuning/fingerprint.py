@@ -24,8 +24,8 @@ _PARAMETERS = frozenset((
     "hpet", "hugepages", "hugepagesz", "idle", "intel_idle.max_cstate", "intel_iommu", "intel_pstate", "iommu",
     "irqaffinity", "isolcpus", "kthread_cpus", "maxcpus", "mce", "mitigations", "nmi_watchdog", "no_timer_check",
     "nohz", "nohz_full", "noirqbalance", "nosmt", "nosoftlockup", "nowatchdog", "nr_cpus", "numa",
-    "numa_balancing", "pcie_aspm", "preempt", "processor.max_cstate", "psi", "rcu_nocb_poll", "rcu_nocbs", "rcutree.kthread_prio",
-    "skew_tick", "swiotlb", "threadirqs", "transparent_hugepage", "tsc", "workqueue.unbound_cpus",
+    "numa_balancing", "pcie_aspm", "preempt", "processor.max_cstate", "psi", "rcu_nocb_poll", "rcu_nocbs",
+    "rcutree.kthread_prio", "skew_tick", "swiotlb", "threadirqs", "transparent_hugepage", "tsc", "workqueue.unbound_cpus",
 ))  # fmt: skip
 
 

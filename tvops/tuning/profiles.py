@@ -25,7 +25,7 @@ EXCLUSIVE = (
 
 
 def chosen_profile(given: str | None) -> str:
-    """Give the profile that a command is about: the one given, else $TVOPS_PROFILE; raise UsageError without either."""
+    """Give the profile that a command is about: the one given, else $TVOPS_PROFILE; raise UsageError."""
     if name := given or os.environ.get("TVOPS_PROFILE"):
         return name
     raise UsageError(f"--profile: which one? Name {', '.join(profile_names())} or a file, or set TVOPS_PROFILE")
