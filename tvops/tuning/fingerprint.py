@@ -25,7 +25,8 @@ _PARAMETERS = frozenset((
     "irqaffinity", "isolcpus", "kthread_cpus", "maxcpus", "mce", "mitigations", "nmi_watchdog", "no_timer_check",
     "nohz", "nohz_full", "noirqbalance", "nosmt", "nosoftlockup", "nowatchdog", "nr_cpus", "numa",
     "numa_balancing", "pcie_aspm", "preempt", "processor.max_cstate", "psi", "rcu_nocb_poll", "rcu_nocbs",
-    "rcutree.kthread_prio", "skew_tick", "swiotlb", "threadirqs", "transparent_hugepage", "tsc", "workqueue.unbound_cpus",
+    "rcutree.kthread_prio", "skew_tick", "swiotlb", "threadirqs", "transparent_hugepage", "tsc",
+    "workqueue.unbound_cpus",
 ))  # fmt: skip
 
 
