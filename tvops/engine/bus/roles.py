@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -17,10 +17,10 @@ from redis.exceptions import RedisError
 
 from tvops.engine.bus.fitness import check_roles
 from tvops.engine.services import Health
+from tvops.engine.socket_tuning import SocketOptions
+from tvops.engine.stack_tuning import Effect
 from tvops.errors import SettingsError
 from tvops.settings import Settings
-
-_KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +43,31 @@ ROLES = {
 class Bus:
     """One client per role, each with its connection pool. Answers are bytes."""
 
-    def __init__(self, clients: Mapping[str, Redis]) -> None:
+    def __init__(self, clients: Mapping[str, Redis], connections: Mapping[str, _Connections]) -> None:
         self._clients = clients
+        self._connections = connections
         self.ledger = clients["ledger"]
         self.market = clients["market"]
         self.results = clients["results"]
 
     @classmethod
-    async def connect(cls, settings: Settings, urls: Mapping[str, str]) -> Bus:
+    async def connect(
+        cls, settings: Settings, urls: Mapping[str, str], options: SocketOptions | None = None
+    ) -> Bus:
         """Connect to the servers of all roles and check that they are fit.
 
         Args:
             settings: pool size and time limits; URLs that it has stand for external servers.
             urls: role -> ``unix://``, ``redis://`` or ``rediss://`` URL, as `EmbeddedServers.start` gives them.
+            options: of every connection; by default those of every profile.
 
         Raises:
             SettingsError: a URL is none.
             ServerError: a server is away, too old, a replica, or the ledger's could lose data.
         """
-        bus = cls({name: _client(settings, role, urls[name]) for name, role in ROLES.items()})
+        connections = {name: _Connections(options or SocketOptions("redis")) for name in ROLES}
+        clients = {name: _client(settings, role, urls[name], connections[name]) for name, role in ROLES.items()}
+        bus = cls(clients, connections)
         try:
             await check_roles(ROLES, bus._clients, {name: shown_url(urls[name]) for name in ROLES})
         except BaseException:
@@ -73,6 +79,10 @@ class Bus:
         """Close every connection."""
         for client in self._clients.values():
             await client.aclose(close_connection_pool=True)
+
+    def socket_effects(self) -> list[Effect]:
+        """Tell what the options of our connections are, each difference between the roles once."""
+        return list(dict.fromkeys(e for name in ROLES for e in self._connections[name].effects))
 
     async def health(self) -> dict[str, Health]:
         """Ask every server for a sign of life; role -> health."""
@@ -123,7 +133,24 @@ def shown_url(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}{port}" if parts.hostname else "(not shown)"
 
 
-def _client(settings: Settings, role: Role, url: str) -> Redis:
+class _Connections:
+    """Sets the options of every connection to one server, and remembers what the first one then had."""
+
+    def __init__(self, options: SocketOptions) -> None:
+        self._options = options
+        self.effects: list[Effect] = []
+
+    async def on_connect(self, connection: AbstractConnection) -> None:
+        """Do what redis-py does with a new connection, with our options set."""
+        assert connection._writer is not None
+        socket = connection._writer.get_extra_info("socket")
+        refused = self._options.prepare(socket)
+        if not self.effects:
+            self.effects = self._options.effects(socket, refused)
+        await connection.on_connect()
+
+
+def _client(settings: Settings, role: Role, url: str, connections: _Connections) -> Redis:
     # The ledger's caller has to look before it appends again, so its calls are never repeated blindly.
     # What goes to the other roles carries its own id or is idempotent; a lost connection costs one retry.
     retry = (
@@ -139,9 +166,8 @@ def _client(settings: Settings, role: Role, url: str) -> Redis:
         "retry": retry,
         "protocol": 2,
         "client_name": "tvops",
+        "redis_connect_func": connections.on_connect,
     }
-    if not url.startswith("unix:"):
-        options |= {"socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE}
     try:
         return Redis(connection_pool=BlockingConnectionPool.from_url(url, **options))
     except ValueError as error:

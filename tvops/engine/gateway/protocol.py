@@ -63,6 +63,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, unless there are too many."""
         super().connection_made(transport)
+        self.gateway.options.adopt(transport.get_extra_info("socket"))
         if len(self.connections) > self.gateway.max_connections:
             self._refuse(problem("too_many_connections", "close connections that you do not need"))
 

@@ -19,6 +19,7 @@ from tvops.engine.gateway.guard import Guard
 from tvops.engine.gateway.protocol import IDLE_SECONDS, GatewayProtocol
 from tvops.engine.gateway.routes import ROUTES, Handler, Router
 from tvops.engine.gateway.sessions import Sessions
+from tvops.engine.socket_tuning import SocketOptions
 from tvops.errors import HeldError, TvopsError, UsageError
 from tvops.settings import Settings
 
@@ -38,8 +39,9 @@ class Gateway:
     max_connections = MAX_CONNECTIONS
     preflight = Answer(204, b"", _PREFLIGHT)
 
-    def __init__(self, guard: Guard, sessions: Sessions, api: object) -> None:
+    def __init__(self, guard: Guard, sessions: Sessions, api: object, options: SocketOptions) -> None:
         self.guard = guard
+        self.options = options
         self.sessions = sessions
         self.router = Router()
         self.handlers: dict[str, Handler] = {route.handler: getattr(api, route.handler) for route in ROUTES}
@@ -77,6 +79,7 @@ class HttpServer:
             backlog=_BACKLOG,
         )
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        self._options = gateway.options
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
 
@@ -102,7 +105,7 @@ class HttpServer:
             HeldError: the port is taken.
             UsageError: the host is no address of this machine.
         """
-        listener = _bind(settings.host, settings.gateway_port)
+        listener = _bind(settings.host, settings.gateway_port, self._options)
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway server")
         while not self._server.started:
             if self._task.done():
@@ -117,7 +120,7 @@ class HttpServer:
             await self._task
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, options: SocketOptions) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -127,6 +130,7 @@ def _bind(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        options.prepare(listener)
         listener.bind(address)
         listener.setblocking(False)
     except OSError as error:

@@ -23,6 +23,7 @@ from tvops.engine.gateway.schemas import HealthReport, PartHealth
 from tvops.engine.gateway.server import Gateway, HttpServer
 from tvops.engine.gateway.sessions import Sessions
 from tvops.engine.services import Health, State
+from tvops.engine.socket_tuning import SocketOptions
 from tvops.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,17 +41,21 @@ class GatewayService:
 
     name = "gateway"
 
-    def __init__(self, settings: Settings, bus: Bus, engine: EngineService) -> None:
+    def __init__(
+        self, settings: Settings, bus: Bus, engine: EngineService, options: SocketOptions | None = None
+    ) -> None:
         """Take orders for ``engine`` as ``settings`` say.
 
         Args:
             settings: where to listen, who may, limits.
             bus: the ledger role holds the API keys; every role is watched for `/health`.
             engine: has to be started before this service.
+            options: of the listener and its connections; by default those of every profile.
         """
         self._settings = settings
         self._bus = bus
         self._engine = engine
+        self._options = options or SocketOptions("gateway")
         self._keys = KeyRing(bus.ledger)
         self._tasks: list[asyncio.Task[None]] = []
         self._unsubscribe: Callable[[], None] | None = None
@@ -82,7 +87,7 @@ class GatewayService:
             max_sessions=settings.max_sessions,
             buffer_bytes=settings.session_buffer_kb * 1024,
         )
-        self._gateway = Gateway(guard, self._sessions, self._api)
+        self._gateway = Gateway(guard, self._sessions, self._api, self._options)
         self._servers = await self._bus.health()
         self._server = HttpServer(self._gateway, build_pages(settings.market_port))
         await self._server.start(settings)

@@ -15,6 +15,7 @@ import msgspec
 from picows import WSAutoPingStrategy, WSListener
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
 
+from tvops.engine.socket_tuning import SocketOptions
 from tvops.engine.stream.head import Doorkeeper, HttpError, Request, parse_head, presented_key, upgrade_key
 from tvops.engine.stream.protocol import MAX_MESSAGE_BYTES
 from tvops.settings import Settings
@@ -56,6 +57,7 @@ class Front:
         routes: Mapping[str, Route],
         admit: Callable[[str | None], bool],
         open_session: Callable[[str, str | None], WSListener],
+        options: SocketOptions,
     ) -> None:
         """Answer ``routes`` and the path /ws.
 
@@ -64,9 +66,11 @@ class Front:
             routes: plain paths.
             admit: tells whether a key (or none) may come in.
             open_session: makes the session of a peer with a valid key or none; raises HttpError.
+            options: of accepted connections.
         """
         self.doorkeeper = Doorkeeper(settings)
         self.routes, self.admit, self.open_session = routes, admit, open_session
+        self.options = options
         self.pending: set[HttpConnection] = set()
         self.refused = 0
 
@@ -89,6 +93,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a request, but not for long."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
+        self._front.options.adopt(transport.get_extra_info("socket"))
         self._deadline = asyncio.get_running_loop().call_later(HEAD_SECONDS, self._expire)
         if len(self._front.pending) >= MAX_PENDING:
             self._refuse(

@@ -24,6 +24,7 @@ from tvops.engine.gateway.auth import KeyRing
 from tvops.engine.instruments import InstrumentTable
 from tvops.engine.records import DTYPES
 from tvops.engine.services import Health, Service
+from tvops.engine.socket_tuning import SocketOptions
 from tvops.engine.stream.encoder import Encoder
 from tvops.engine.stream.figures import METRICS_TYPE, Figures
 from tvops.engine.stream.head import HttpError
@@ -53,7 +54,12 @@ class StreamService:
     name = "stream"
 
     def __init__(
-        self, settings: Settings, bus: Bus, table: InstrumentTable, health_sources: Sequence[Service] = ()
+        self,
+        settings: Settings,
+        bus: Bus,
+        table: InstrumentTable,
+        health_sources: Sequence[Service] = (),
+        options: SocketOptions | None = None,
     ) -> None:
         """Serve the instruments of ``table`` as ``settings`` say.
 
@@ -62,6 +68,7 @@ class StreamService:
             bus: the market role is read; the ledger role only for API keys.
             table: the instruments.
             health_sources: services of the same process whose health `/health` tells as well.
+            options: of the listener and its connections; by default those of every profile.
         """
         self._settings, self._bus = settings, bus
         self._health_sources = tuple(health_sources)
@@ -84,7 +91,8 @@ class StreamService:
             "/clients": Route(lambda: _json(self.clients())),
             "/metrics": Route(lambda: Answer(self._figures.metrics(self.stats()), content_type=METRICS_TYPE)),
         }
-        self._front = Front(settings, routes, self._admits, self._open_session)
+        self._options = options or SocketOptions("stream")
+        self._front = Front(settings, routes, self._admits, self._open_session, self._options)
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._health = Health("starting", "has not read the market stream yet")
@@ -112,8 +120,12 @@ class StreamService:
             self._tasks.append(loop.create_task(keys.keep_loaded()))
         try:
             self._server = await loop.create_server(
-                self._front, settings.host, settings.market_port, backlog=1024, reuse_address=True
-            )
+                self._front, settings.host, settings.market_port, backlog=1024, reuse_address=True,
+                start_serving=False,
+            )  # fmt: skip
+            for listener in self._server.sockets:
+                self._options.prepare(listener)
+            await self._server.start_serving()
         except OSError as error:
             raise _listen_error(settings, error) from None
         self._tasks += [loop.create_task(self._read()), loop.create_task(self._sweep())]

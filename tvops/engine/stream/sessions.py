@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 MESSAGES_PER_SECOND = 50
 MAX_ERRORS = 100  # in a row
 CLOSE_SECONDS = 1.0
-SOCKET_BUFFER_BYTES = 128 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +87,6 @@ class Session(WSListener):
         """Start the session."""
         connection = transport.underlying_transport
         self.transport, self.write = transport, connection.write
-        # left to itself, the kernel holds up to tcp_wmem (4 MB and more) for a client that does not read
-        connection.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
         high = self.hub.buffer_bytes
         connection.set_write_buffer_limits(high=high, low=high // 8)
         self.hub.add(self)
