@@ -1,7 +1,7 @@
 """Knobs of network interfaces: what `ethtool` sets. None of it is a file, so a tree of files has none of it.
 
-A knob's `where` is a group and a setting as ethtool(8) calls them: `coalesce.rx-usecs`, `ring.rx`,
-`channels.combined`, `pause.rx`, `feature.gro`. Switches are `on` and `off`.
+A knob's `where` is a group and a setting as ethtool(8) calls them: `coalesce rx-usecs`, `ring rx`,
+`channels combined`, `pause rx`, `feature gro`. Switches are `on` and `off`.
 """
 
 from __future__ import annotations
@@ -111,12 +111,12 @@ class NicDriver:
 
 def _parts(knob: Knob) -> tuple[Group | None, str]:
     """Give the group of numbers (None: a feature) and the setting that a knob means."""
-    group, _, setting = knob.where.partition(".")
+    group, _, setting = knob.where.partition(" ")
     return GROUPS.get(group), setting
 
 
 def _is_switch(knob: Knob) -> bool:
-    return knob.where.startswith(("coalesce.adaptive-", "pause."))
+    return knob.where.startswith(("coalesce adaptive-", "pause "))
 
 
 def _kernel_names(feature: str) -> tuple[str, ...]:
