@@ -159,6 +159,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     # Only told, because container platforms make variables of their own from the name of a service.
     known = {f"TVOPS_{key.upper()}" for key in Settings.__struct_fields__} | set(NO_SETTINGS)
     for name in sorted(n for n in environment if n.startswith("TVOPS_") and n not in known):
+        if name.startswith("TVOPS_REDIS_") and name.endswith("_URL"):
+            continue  # of a server that only `tvops tune --redis` knows
         logger.warning("%s: no such setting (from the environment); see docs/settings.md", name)
     return values
 

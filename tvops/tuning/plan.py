@@ -95,13 +95,17 @@ def _overruled(wish: Wish, used: set[str]) -> bool:
 
 
 def matches(selector: str, place: Place, facts: Facts) -> bool:
-    """Tell whether a selector names a place: its name, a pattern, or a role of which it is a CPU."""
+    """Tell whether a selector names a place: its name, a pattern, or a role of which it is a CPU.
+
+    Of a name in two parts, ``ledger/127.0.0.1:7001``, the first is a name as well: that of all servers of a role.
+    """
     if not selector:
         return True
     if selector.startswith("$"):
         cpu = re.fullmatch(r"cpu(\d+)", place.name)
         return bool(cpu) and int(cpu[1]) in facts.roles.get(selector[1:], ())  # type: ignore[index]
-    return fnmatchcase(place.name, selector)
+    names = (place.name, place.name.partition("/")[0])
+    return selector in names or any(fnmatchcase(name, selector) for name in names)
 
 
 def _look(knob: Knob, wish: Wish, place: Place, driver: Driver | None, facts: Facts) -> Sight:
