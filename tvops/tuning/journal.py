@@ -124,10 +124,17 @@ class StateDirectory:
 
     def load(self, run_id: str) -> Run:
         """Read a run; raise UsageError for an id that is none, JournalError for a damaged journal."""
-        run = self._read(run_id)[0]
+        return self._begun(run_id)[0]
+
+    def peek(self, run_id: str) -> Run | None:
+        """Read a run; None where it was killed before its first record was whole. Raises as `load`."""
+        return self._read(run_id)[0]
+
+    def _begun(self, run_id: str) -> tuple[Run, int, int]:
+        run, length, count = self._read(run_id)
         if run is None:
             raise UsageError(f"run {run_id}: was killed before it did anything")
-        return run
+        return run, length, count
 
     def _read(self, run_id: str) -> tuple[Run | None, int, int]:
         path = self._path(run_id)
@@ -153,9 +160,9 @@ class StateDirectory:
             raise UsageError(f"run {run_id!r}: is not the id of a run; tvops tune history lists them")
         return self._journals / f"{run_id}.jsonl"
 
-    def runs(self) -> list[Run]:
-        """Read all runs, oldest first; raise JournalError where a journal is damaged."""
-        return [run for run_id in self.ids() if (run := self._read(run_id)[0])]
+    def runs(self, after: str = "") -> list[Run]:
+        """Read all runs, or those after an id, oldest first; raise JournalError where a journal is damaged."""
+        return [run for run_id in self.ids() if run_id > after and (run := self.peek(run_id))]
 
     def interrupted(self) -> list[Run]:
         """Give the runs that have not ended, oldest first. Ask with the lock held: else one may be under way."""
@@ -188,9 +195,7 @@ class StateDirectory:
     def open_run(self, run_id: str) -> Journal:
         """Open the journal of a run to go on with it; needs the lock. Raises UsageError and JournalError."""
         self._demand_lock()
-        run, length, count = self._read(run_id)
-        if run is None:
-            raise UsageError(f"run {run_id}: was killed before it did anything")
+        run, length, count = self._begun(run_id)
         return Journal(self, run, self._open(self._path(run_id), 0), length, count)
 
     def _open(self, path: Path, flags: int) -> int:
@@ -221,7 +226,7 @@ class StateDirectory:
 
     def _is_over(self, run_id: str) -> bool:
         try:
-            run = self._read(run_id)[0]
+            run = self.peek(run_id)
         except JournalError:
             return False
         return run is None or (run.end is not None and not run.live)

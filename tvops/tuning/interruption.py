@@ -1,0 +1,44 @@
+"""Signals that ask a run to stop: held back until it stands between two steps."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from tvops.errors import StoppedError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interruption:
+    """Within it the first signal is remembered for `check`; a second one is a KeyboardInterrupt at once.
+
+    Outside of the main thread it holds nothing back.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # nohup stays in force
+                    self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _take(self, number: int, _: FrameType | None) -> None:
+        if self._number:
+            raise KeyboardInterrupt
+        self._number = number
+
+    def check(self) -> None:
+        """Raise StoppedError if a signal came."""
+        if self._number:
+            raise StoppedError(f"stopped by {signal.Signals(self._number).name}")
