@@ -14,7 +14,7 @@ from tvops.profile_files import ROLES, Entry, ProfileFile, load_profile_chain, p
 from tvops.tuning.catalogue import dead_key
 from tvops.tuning.guards import check_guard, refusal
 from tvops.tuning.model import Facts, Knob, Profile, Wish
-from tvops.tuning.topology import flat_topology, resolve_roles
+from tvops.tuning.topology import HOT, flat_topology, resolve_roles
 from tvops.tuning.values import parse_wanted
 
 EXCLUSIVE = (
@@ -147,8 +147,8 @@ def _check_wish(knob_id: str, selector: str, value: object, catalogue: Mapping[s
     wanted = parse_wanted(knob, value)
     operands = [operand for _, operand in wanted.parts] if knob.type in ("cpulist", "cpumask") else []
     for role in [text[1:] for text in (selector, *operands) if text.startswith("$")]:
-        if role not in ROLES:
-            raise ValueError(f"${role} is no CPU role; there are {', '.join(ROLES)}")
+        if role not in (*ROLES, HOT):
+            raise ValueError(f"${role} is no CPU role; there are {', '.join((*ROLES, HOT))}")
 
 
 def _check_exclusive(wishes: Mapping[tuple[str, str], Wish]) -> None:

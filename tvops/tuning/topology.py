@@ -23,6 +23,7 @@ from tvops.tuning.model import Core, Topology
 from tvops.tuning.values import format_cpus, parse_cpus
 
 HOT_ROLES = ("engine", "market", "redis")
+HOT = "hot"  # all of them together
 CORES_PER_IRQ_CORE = 16  # as Seastar's perftune has it
 _CPU = "/sys/devices/system/cpu"
 _GROUPS: dict[int, tuple[tuple[str, ...], ...]] = {
@@ -94,7 +95,7 @@ def flat_topology(cpus: Sequence[int]) -> Topology:
 
 
 def resolve_roles(topology: Topology, wanted: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
-    """Give each role its CPUs, never none.
+    """Give each role its CPUs, never none; and `hot`, all CPUs of the hot roles.
 
     Args:
         topology: the cores that can be used.
@@ -114,7 +115,9 @@ def resolve_roles(topology: Topology, wanted: Mapping[str, object]) -> dict[str,
     listed = {cpu for role, cpus in roles.items() if wanted[role] != "all" for cpu in cpus}
     free = [core for core in topology.cores if not listed & set(core.cpus)] or list(topology.cores)
     left = [role for role in ROLES if role not in roles]
-    return roles | {role: cpus for role, cpus in _share_out(topology, free, left, wanted).items() if role in left}
+    roles |= _share_out(topology, free, left, wanted)
+    hot = {cpu for role in HOT_ROLES for cpu in roles[role]}
+    return {role: roles[role] for role in ROLES} | {HOT: tuple(sorted(hot))}
 
 
 def _listed(role: str, policy: str, every: tuple[int, ...]) -> tuple[int, ...]:
