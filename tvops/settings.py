@@ -22,6 +22,7 @@ from tvops.errors import SettingsError
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 NotEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+Megabytes = Annotated[int, msgspec.Meta(ge=0)]
 Kilobytes = Annotated[int, msgspec.Meta(ge=16, le=65_536)]
 Timeout = Annotated[float, msgspec.Meta(ge=0.5, le=600)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
@@ -77,9 +78,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     redis_max_connections: Annotated[int, msgspec.Meta(ge=2, le=10_000)] = 32  # pool size per role and process
     redis_socket_timeout: Timeout = 5.0  # seconds until a call counts as failed
     redis_connect_timeout: Seconds = 2.0  # seconds until a connection attempt counts as failed
-    ledger_memory_mb: Annotated[int, msgspec.Meta(ge=16)] = 128  # maxmemory of the embedded ledger server
-    market_memory_mb: Annotated[int, msgspec.Meta(ge=8)] = 32  # maxmemory of the embedded market server
-    results_memory_mb: Annotated[int, msgspec.Meta(ge=8)] = 24  # maxmemory of the embedded results server
+    ledger_memory_mb: Megabytes = 0  # maxmemory of the embedded ledger server; 0: the profile's, else 128
+    market_memory_mb: Megabytes = 0  # maxmemory of the embedded market server; 0: the profile's, else 32
+    results_memory_mb: Megabytes = 0  # maxmemory of the embedded results server; 0: the profile's, else 24
 
     # Engine
     snapshot_commands: Annotated[int, msgspec.Meta(ge=100)] = 100_000  # commands between engine snapshots

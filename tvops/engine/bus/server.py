@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from tvops.engine.bus.server_config import ServerConfig, socket_in
+from tvops.engine.bus.server_tuning import left_out, unknown_key
+from tvops.engine.process_tuning import bequeathed, left_over, tune_child
+from tvops.engine.stack_tuning import Effect, outcome
 from tvops.errors import HeldError, ServerError
 
 MAX_LOG_BYTES = 1 << 20
@@ -48,8 +52,18 @@ logger = logging.getLogger(__name__)
 class EmbeddedServer:
     """The server of one role. `pid` is its process, 0 while there is none."""
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, wishes: Mapping[str, str] | None = None) -> None:
+        """Make it.
+
+        Args:
+            config: where it lives and what it is configured to.
+            wishes: what its process is to have (process_tuning.py).
+        """
         self._config = config
+        self._wishes = wishes or {}
+        self._born: dict[str, Effect] = {}
+        self._dropped: list[Effect] = []
+        self._tuned: list[Effect] = []
         self._name = f"{config.role.name} server"
         self._folder = config.folder
         self._log = config.folder / "valkey.log"
@@ -65,18 +79,21 @@ class EmbeddedServer:
             ServerError: it does not start; tells its last words.
             HeldError: a process that does not answer holds its files.
         """
-        try:
-            await self._start()
-        except ServerError:
-            if not await asyncio.to_thread(self._cut_damaged_tail):
-                raise
-            await self._start()
+        while True:
+            try:
+                await self._start()
+                break
+            except ServerError:
+                if not self._drop_unknown() and not await asyncio.to_thread(self._cut_damaged_tail):
+                    raise
+        self._tuned = tune_child(self._wishes, "redis", self.pid, self._born)
         self._lifeline = await asyncio.open_unix_connection(str(self._config.socket))
 
     async def _start(self) -> None:
         lock = await self._claim()
         if lock is None:
             logger.info("%s: adopted process %d, left over from an earlier run", self._name, self.pid)
+            self._born = left_over(self._wishes, "redis", self.pid)
         else:
             try:
                 self._spawn(lock)
@@ -114,6 +131,29 @@ class EmbeddedServer:
             logger.error("%s: %s is damaged and cannot be repaired: %s", self._name, path, error)
             return False
         logger.warning("%s: cut %d damaged bytes off the end of %s, kept in .cut", self._name, len(rest), path)
+        return True
+
+    @property
+    def effects(self) -> list[Effect]:
+        """What the process has, and what of its configuration is as it was wanted."""
+        taken = self._config.overrides
+        role = self._config.role.name
+        return [
+            *self._tuned,
+            *self._dropped,
+            *(outcome("redis", k, role, taken, v, None) for k, v in taken.items()),
+        ]
+
+    def _drop_unknown(self) -> bool:
+        """Leave out what this server's program does not know or want; tell whether it was that which ended it."""
+        key = unknown_key(self._tail(self._log_start))
+        if key is None or key not in self._config.overrides:
+            return False
+        value, version = self._config.overrides[key], self._config.binary.version
+        logger.warning("%s: %s does not take %s %s, starting without it", self._name, version, key, value)
+        reason = f"{version} does not take it"
+        self._dropped.append(left_out(self._config.role, key, value, "unsupported", reason))
+        self._config = self._config.without(key)
         return True
 
     async def ended(self) -> None:
@@ -210,16 +250,17 @@ class EmbeddedServer:
                 if self._process is not None:
                     self._process.wait()  # it let go of the lock: it is gone, or on its last instructions
                 # a session of its own: Ctrl-C in the terminal must not end it before the workers
-                self._process = subprocess.Popen(
-                    [self._config.binary.path, str(config)],
-                    cwd=self._folder,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=(lock,),
-                    start_new_session=True,
-                    umask=0o077,
-                )
+                with bequeathed(self._wishes, "redis") as self._born:
+                    self._process = subprocess.Popen(
+                        [self._config.binary.path, str(config)],
+                        cwd=self._folder,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        pass_fds=(lock,),
+                        start_new_session=True,
+                        umask=0o077,
+                    )
             finally:
                 os.close(log)
         except OSError as error:

@@ -10,11 +10,13 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tvops.engine.bus.fitness import OLDEST_VERSION
 from tvops.engine.bus.roles import Role
+from tvops.engine.bus.server_tuning import LEAST_MEMORY_MB, config_line, fixed
 from tvops.errors import ServerError, SettingsError
 from tvops.settings import Settings
 
@@ -36,13 +38,23 @@ class Binary:
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """Where one embedded server lives and the text of its config file."""
+    """Where one embedded server lives, and what its config file says: `overrides` come last and count."""
 
     role: Role
     binary: Binary
     folder: Path
     socket: Path
-    text: str
+    base: str
+    overrides: Mapping[str, str]
+
+    @property
+    def text(self) -> str:
+        """The config file."""
+        return "\n".join([self.base, *(config_line(key, value) for key, value in self.overrides.items()), ""])
+
+    def without(self, key: str) -> ServerConfig:
+        """Give the same with the default of ``key``."""
+        return replace(self, overrides={k: v for k, v in self.overrides.items() if k != key})
 
 
 def find_binary(chosen: str) -> Binary:
@@ -85,10 +97,19 @@ def _bundled() -> str:
         ) from None
 
 
-def server_config(settings: Settings, role: Role, binary: Binary) -> ServerConfig:
+def server_config(
+    settings: Settings, role: Role, binary: Binary, overrides: Mapping[str, str] | None = None
+) -> ServerConfig:
     """Give folder, socket and config of the embedded server of ``role``; makes the folders.
 
+    Args:
+        settings: where it lives, how large it may become.
+        role: what it is for.
+        binary: the program.
+        overrides: further configuration, which `server_tuning` lets pass.
+
     Raises:
+        SettingsError: it would have too little memory.
         ServerError: a folder cannot be made, or belongs to somebody else.
     """
     try:
@@ -99,29 +120,41 @@ def server_config(settings: Settings, role: Role, binary: Binary) -> ServerConfi
             logger.info("%s server: path of its folder is too long for a socket, using %s", role.name, socket)
     except OSError as error:
         raise ServerError(f"data directory {settings.data_path}: {error.strerror}: {error.filename}") from None
-    megabytes = {
-        "ledger": settings.ledger_memory_mb,
-        "market": settings.market_memory_mb,
-        "results": settings.results_memory_mb,
-    }
+    chosen = _chosen_megabytes(settings, role)
+    others = {key: value for key, value in (overrides or {}).items() if key != "maxmemory" or not chosen}
     lines = [
         f"# {role.name} server of tvops, written at its start; {binary.path} ({binary.version})",
         f"dir {_quoted(folder)}",
         f"unixsocket {_quoted(socket)}",
         f"pidfile {_quoted(folder / 'server.pid')}",
-        f"maxmemory {megabytes[role.name]}mb",
-        f"maxmemory-policy {role.policy}",
+        f"maxmemory {chosen or _DEFAULT_MEGABYTES[role.name]}mb",
+        *(config_line(key, value) for key, value in fixed(role).items()),
         f"maxclients {settings.redis_max_connections * 8 + 64}",
-        _PERSISTENT if role.durable else "appendonly no",
+        *([_PERSISTENT] if role.durable else []),
         _COMMON,
     ]
-    return ServerConfig(role, binary, folder, socket, "\n".join(lines))
+    return ServerConfig(role, binary, folder, socket, "\n".join(lines), others)
 
+
+def default_config(role: Role) -> dict[str, str]:
+    """Give the keys of which tvops has a default of its own, with their canonical values (bytes, not mb)."""
+    lines = (line.partition(" ") for line in (_PERSISTENT + "\n" + _COMMON).splitlines())
+    common = {key: value.strip('"') for key, _, value in lines if not key.startswith("client-output")}
+    return common | fixed(role) | {"maxmemory": str(_DEFAULT_MEGABYTES[role.name] << 20)}
+
+
+def _chosen_megabytes(settings: Settings, role: Role) -> int:
+    """Give the memory that a setting chooses; 0 where none does."""
+    name = f"{role.name}_memory_mb"
+    chosen: int = getattr(settings, name)
+    if 0 < chosen < LEAST_MEMORY_MB[role.name]:
+        raise SettingsError(f"{name}: {chosen} is too little; {LEAST_MEMORY_MB[role.name]} or more, or 0")
+    return chosen
+
+
+_DEFAULT_MEGABYTES = {"ledger": 128, "market": 32, "results": 24}
 
 _PERSISTENT = """\
-appendonly yes
-appendfsync always
-no-appendfsync-on-rewrite no
 aof-load-truncated yes
 aof-use-rdb-preamble yes
 auto-aof-rewrite-percentage 100
@@ -156,8 +189,7 @@ latency-monitor-threshold 10
 latency-tracking-info-percentiles 50 99 99.9
 slowlog-log-slower-than 5000
 slowlog-max-len 256
-shutdown-timeout 3
-"""
+shutdown-timeout 3"""
 
 
 def socket_in(config: str) -> Path | None:

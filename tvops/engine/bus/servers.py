@@ -11,8 +11,11 @@ from urllib.parse import quote
 
 from tvops.engine.bus.roles import ROLES
 from tvops.engine.bus.server import EmbeddedServer
-from tvops.engine.bus.server_config import find_binary, server_config
+from tvops.engine.bus.server_config import Binary, find_binary, server_config
+from tvops.engine.bus.server_tuning import cpu_lines, left_out, part
+from tvops.engine.process_attributes import read_attribute
 from tvops.engine.services import Health
+from tvops.engine.stack_tuning import Effect, StackTuning
 from tvops.errors import HeldError, TvopsError
 from tvops.settings import Settings
 
@@ -28,8 +31,10 @@ class EmbeddedServers:
     are others now.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tuning: StackTuning | None = None) -> None:
         self._settings = settings
+        self._tuning = tuning or StackTuning()
+        self._cpus = read_attribute("affinity", os.getpid()) or ""
         self._external = {
             name: url
             for name, url in (
@@ -41,6 +46,7 @@ class EmbeddedServers:
         }
         self._servers: dict[str, EmbeddedServer] = {}
         self._troubles: dict[str, str] = {}
+        self._refused: list[Effect] = []
         self._lock: int | None = None
 
     async def start(self) -> dict[str, str]:
@@ -54,11 +60,9 @@ class EmbeddedServers:
         try:
             if len(urls) < len(ROLES):
                 binary = await asyncio.to_thread(find_binary, self._settings.valkey_binary)
-                for name, role in ROLES.items():
+                for name in ROLES:
                     if name not in urls:
-                        config = server_config(self._settings, role, binary)
-                        self._servers[name] = EmbeddedServer(config)
-                        urls[name] = f"unix://{quote(str(config.socket))}"
+                        urls[name] = self._prepare(name, binary)
                 self._hold()
                 async with asyncio.TaskGroup() as group:
                     for server in self._servers.values():
@@ -69,6 +73,25 @@ class EmbeddedServers:
                 raise error.exceptions[0] from None
             raise
         return urls
+
+    def _prepare(self, name: str, binary: Binary) -> str:
+        """Make the server of a role, which `start` starts; give its URL."""
+        role, process = ROLES[name], self._tuning.process("redis")
+        wishes = cpu_lines(process, self._cpus) | self._tuning.servers.get(name, {})
+        taken, refused = part(role, wishes)
+        config = server_config(self._settings, role, binary, taken)
+        self._servers[name] = EmbeddedServer(config, process)
+        self._refused += refused
+        return f"unix://{quote(str(config.socket))}"
+
+    def effects(self) -> list[Effect]:
+        """Tell what the embedded servers have of what was wanted, and what they do not."""
+        external = [
+            left_out(ROLES[name], key, value, "unsupported", "the server is not ours: tvops tune --redis")
+            for name in self._external
+            for key, value in self._tuning.servers.get(name, {}).items()
+        ]
+        return [*self._refused, *external, *(e for server in self._servers.values() for e in server.effects)]
 
     async def supervise(self) -> None:
         """Restart servers that end, after a back-off that doubles; runs until it is cancelled."""
