@@ -151,12 +151,12 @@ def _share_out(
     }
 
 
-def _distance(core: Core, topology: Topology, hot: bool) -> tuple[bool, ...]:
+def _distance(core: Core, topology: Topology, hot: bool) -> tuple[object, ...]:
     """Order cores for a role: the best first, of equals the one that comes first."""
     # The boot CPU can be neither tickless nor free of interrupts: it is the last choice of a hot role.
     boot = core is topology.cores[0]
     far = topology.nic_node is not None and core.node != topology.nic_node
-    return (not core.isolated, boot, far) if hot else (core.isolated, far)
+    return (not core.isolated, boot, far, core.cpus) if hot else (core.isolated, far, core.cpus)
 
 
 def _numbers(
