@@ -112,6 +112,8 @@ class FileDriver:
             self._put(path_of(self._catalogue[other]), before.coupled[other] + "\n", before.coupled[other])
             return
         text = before.value if knob.type == "choice" else before.raw.rstrip("\n")
+        if place.address.endswith(".partition"):
+            text = text.split(" invalid")[0]  # "isolated invalid (Cpu list in cpuset.cpus is empty)"
         self._put(place.address, text + "\n", before.value)
 
     def _put(self, address: str, text: str, value: str) -> None:
