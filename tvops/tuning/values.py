@@ -12,8 +12,7 @@ its choice in brackets), so everything is compared in one canonical form per typ
 
 A profile wants `X` or `=X` exactly, `>=X` at least (never lowers), `<=X` at most (never raises), `A|B` one of
 them (A is written), `-` nothing. Numbers take `kb mb gb` (of 1024) and `us ms s`, in whatever unit the knob has
-(pages too), and `N%` of the memory of the cgroup or host; CPUs take `$role`, `all`, `none` or a
-list. A text that is to be empty is written `""`.
+(pages too), and `N%` of the memory of the cgroup or host; CPUs take `$role`, `all`, `none` or a list.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ _NANOSECONDS = {"ns": 1, "us": 1000, "ms": 10**6, "s": 10**9}
 _UNITS = {"bytes": 1, "kbytes": 1024} | _NANOSECONDS
 _ASCENDING = {f"net.ipv4.{name}" for name in ("tcp_rmem", "tcp_wmem", "tcp_mem", "udp_mem", "ip_local_port_range")}
 """Vectors that the kernel takes in any order, though only one makes sense."""
-EMPTY = '""'
 _INTEGER = re.compile(r"-?[0-9]{1,40}")
 _NUMBER = re.compile(r"(-?[0-9]{1,40})\s*([a-z]*)", re.IGNORECASE | re.ASCII)
 _SHARE = re.compile(r"([0-9]{1,3})%")
@@ -137,7 +135,7 @@ def target(knob: Knob, wanted: Wanted, current: str | None, facts: Facts) -> str
     operator, operand = wanted.parts[0]
     if operator == "-":
         return _known(current)
-    accepted = ["" if o == EMPTY else normalise(knob.type, o) for o in _options(operand)]
+    accepted = [normalise(knob.type, o) for o in _options(operand)]
     return current if current in accepted and current is not None else accepted[0]
 
 
