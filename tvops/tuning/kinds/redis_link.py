@@ -43,14 +43,34 @@ class Link:
 
         Raises:
             NoAnswerError: the server is away, hangs, refuses the login or talks something else.
-            DeniedError: the user may not, or the command has another name there.
-            ResponseError: what else the server says.
+            DeniedError: it does not do that, or not for this user.
         """
+        from redis.exceptions import ResponseError
+
+        try:
+            return self._call(words)
+        except ResponseError as error:
+            raise DeniedError(f"refuses {_name(words)}: {clause(str(error)) or 'without a reason'}") from None
+
+    def refusal(self, *words: str) -> str:
+        """Give the error that the server answers to a command, whole; empty where it does as told.
+
+        Raises:
+            NoAnswerError, DeniedError: as `call` does.
+        """
+        from redis.exceptions import ResponseError
+
+        try:
+            self._call(words)
+        except ResponseError as error:
+            return str(error) or "without a reason"
+        return ""
+
+    def _call(self, words: Sequence[str]) -> Any:
         from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, ResponseError
 
         if self._away_until > time.monotonic():
             raise NoAnswerError(self._why_away)
-        name = " ".join(words[:2]) if words[0] in ("CONFIG", "CLUSTER") else words[0]
         try:
             return _within(CONNECT_SECONDS + CALL_SECONDS, lambda: self._exchange(words))
         except AuthenticationError as error:
@@ -59,29 +79,15 @@ class Link:
         except BusyLoadingError:
             raise self.lost("is still loading its data") from None
         except NoPermissionError:
-            raise DeniedError(f"does not let the user of its URL run {name}") from None
+            raise DeniedError(f"does not let the user of its URL run {_name(words)}") from None
         except ResponseError as error:
             if "unknown command" in str(error).lower():
-                raise DeniedError(f"has {name} renamed or switched off") from None
+                raise DeniedError(f"has {_name(words)} renamed or switched off") from None
             raise
         except NoAnswerError as error:
             raise self.lost(str(error)) from None
         except Exception as error:  # noqa: BLE001  whatever the client makes of what is not Redis
             raise self.lost(_plain(error)) from None
-
-    def refusal(self, *words: str) -> str:
-        """Give the error that the server answers to a command, whole; empty where it does as told.
-
-        Raises:
-            NoAnswerError, DeniedError.
-        """
-        from redis.exceptions import ResponseError
-
-        try:
-            self.call(*words)
-        except ResponseError as error:
-            return str(error)
-        return ""
 
     def lost(self, reason: str) -> NoAnswerError:
         """Give the error to raise where there is no going on with this server for now."""
@@ -116,6 +122,10 @@ class Link:
         }  # fmt: skip
         connection: AbstractConnection = self._options.get("connection_class", Connection)(**options)
         return connection
+
+
+def _name(words: Sequence[str]) -> str:
+    return " ".join(words[:2]) if words[0] in ("CONFIG", "CLUSTER") else words[0]
 
 
 def clause(text: str) -> str:

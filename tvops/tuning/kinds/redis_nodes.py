@@ -128,11 +128,9 @@ class Node:
 
     def _ask(self, *words: str) -> Any:
         """Give an answer, or None where the server or a right of its user stands against the question."""
-        from redis.exceptions import ResponseError
-
         try:
             return self.link.call(*words)
-        except (ResponseError, DeniedError):
+        except DeniedError:
             return None  # e.g. another node of its cluster holds that slot
 
     def _neighbour(self, fields: Sequence[str]) -> Node:
@@ -178,7 +176,7 @@ def open_nodes(servers: Sequence[RedisServer]) -> list[Node]:
     roles = [node.role for node in nodes]
     for node in nodes:
         if roles.count(node.role) > 1:
-            node.name = f"{node.role}/{node.address.rpartition('://')[2]}"
+            node.name = f"{node.role}/{node.address.rpartition('://')[2].lstrip('/')}"
     return nodes
 
 
