@@ -63,7 +63,8 @@ class FileDriver:
         except PermissionError:
             return State("denied", writable=False, reason="cannot be read by this user")
         except (FileNotFoundError, NotADirectoryError):
-            return State("absent", reason="not on this host")
+            there = self.host.exists(place.address)  # xps_cpus of an interface with one queue
+            return State("absent", reason="the device does not have it" if there else "not on this host")
         except OSError as error:
             reason = "the device does not have it" if error.errno in _NOT_THERE else _said(error)
             return State("absent", reason=reason)
