@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Verdict = Literal["helps", "hurts", "no measurable effect"]
+NONE: Verdict = "no measurable effect"
 Values = NDArray[np.float64]
 
 ALPHA = 0.05
@@ -207,7 +208,7 @@ def judge(
     judgements = []
     corrected = holm([c.p for c in comparisons])
     for comparison, floor, p_corrected in zip(comparisons, floors, corrected, strict=True):
-        verdict: Verdict = "no measurable effect"
+        verdict = NONE
         if (
             p_corrected < ALPHA
             and not comparison.low <= 0 <= comparison.high

@@ -1,7 +1,9 @@
 """The other end of a probe, in a process of its own that cannot outlive the measurement.
 
-    python -I -S partner.py PARENT tcp|udp|unix     sends back what it gets; prints its address first
-    python -I -S partner.py PARENT exec PROGRAM…    becomes PROGRAM
+    python -I -S partner.py PARENT CPU tcp|udp|unix     sends back what it gets; prints its address first
+    python -I -S partner.py PARENT CPU exec PROGRAM…    becomes PROGRAM
+
+CPU is the one to run on, or empty.
 
 The kernel kills this process when the one that started it ends, however that ends (prctl(2), PR_SET_PDEATHSIG);
 that outlives exec. Started by path and with nothing but the standard library, so that it is there within
@@ -66,8 +68,11 @@ def serve(kind: str) -> None:
 
 
 if __name__ == "__main__":
-    end_with(int(sys.argv[1]))
-    if sys.argv[2] == "exec":
-        os.execv(sys.argv[3], sys.argv[3:])  # noqa: S606 - no shell is wanted
+    parent, cpu, task, *program = sys.argv[1:]
+    end_with(int(parent))
+    if cpu:
+        os.sched_setaffinity(0, {int(cpu)})
+    if task == "exec":
+        os.execv(program[0], program)  # noqa: S606 - no shell is wanted
     with contextlib.suppress(ConnectionError, KeyboardInterrupt):
-        serve(sys.argv[2])
+        serve(task)

@@ -6,6 +6,7 @@ A probe is set up anew for every block, because many settings count for new sock
 from __future__ import annotations
 
 import gc
+import os
 import select
 import socket
 import struct
@@ -13,9 +14,8 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from os import getpid
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,18 @@ class ProbeError(Exception):
     """A probe cannot be set up here, or its partner does not answer; `str()` is the reason, in one clause."""
 
 
+class Fixture(ABC):
+    """What several probes share, e.g. a server: ready before them in every block, closed after them."""
+
+    @abstractmethod
+    def setup(self) -> None:
+        """Have it ready; raise ProbeError."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it. May be called twice."""
+
+
 class Probe(ABC):
     """One way to measure a latency. `sample` may be called several times between `setup` and `close`."""
 
@@ -41,6 +53,7 @@ class Probe(ABC):
     description: str
     most_samples = 4000  # in a block
     sent = ""  # what goes to a server that is not the experiment's own
+    needs: Fixture | None = None
 
     def setup(self) -> None:  # noqa: B027 - most, not all, have something to do
         """Open what is needed; raise ProbeError."""
@@ -97,17 +110,11 @@ class WakeUp(Probe):
 
 
 class Partner:
-    """A child process that ends with this one (`partner.py`)."""
+    """A child process that ends with this one (`partner.py`), on a CPU of its own where one is given."""
 
-    def __init__(self, *arguments: str, stdin: bytes = b"") -> None:
-        command = [
-            sys.executable,
-            "-I",
-            "-S",
-            str(Path(__file__).with_name("partner.py")),
-            str(getpid()),
-            *arguments,
-        ]
+    def __init__(self, *arguments: str, cpu: int | None = None, stdin: bytes = b"") -> None:
+        script, own_cpu = str(Path(__file__).with_name("partner.py")), "" if cpu is None else str(cpu)
+        command = [sys.executable, "-I", "-S", script, str(os.getpid()), own_cpu, *arguments]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
@@ -135,17 +142,17 @@ class Partner:
 class RoundTrip(Probe):
     """How long 64 bytes take to another process and back."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, cpu: int | None = None) -> None:
         over = {"tcp": "TCP on 127.0.0.1 (TCP_NODELAY)", "udp": "UDP on 127.0.0.1", "unix": "a unix stream socket"}
         self.name = f"{kind}_round_trip"
         self.description = f"{len(MESSAGE)} bytes over {over[kind]} to another process and back, blocking calls"
-        self._kind = kind
+        self._kind, self._cpu = kind, cpu
         self._partner: Partner | None = None
         self._socket: socket.socket | None = None
 
     def setup(self) -> None:
         """Start the partner and connect to it."""
-        self._partner = Partner(self._kind)
+        self._partner = Partner(self._kind, cpu=self._cpu)
         address = self._partner.first_line()
         try:
             self._socket = self._connect(address)
@@ -208,6 +215,29 @@ def wait_at_most(connection: socket.socket, seconds: float) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
-def host_probes() -> Sequence[Probe]:
+def host_probes(partner_cpu: int | None = None) -> list[Probe]:
     """Give the probes that need nothing but this host."""
-    return (WakeUp(), RoundTrip("tcp"), RoundTrip("udp"), RoundTrip("unix"))
+    return [WakeUp(), *(RoundTrip(kind, partner_cpu) for kind in ("tcp", "udp", "unix"))]
+
+
+def two_cpus() -> tuple[int, int] | None:
+    """Give the CPUs for this process and its partners; None where it may run on one only.
+
+    Left alone, the scheduler has both ends of a round trip on one CPU in one block and on two in the next, and
+    that makes more of a difference than most settings do. The last two are taken: interrupts tend to go to the
+    first.
+    """
+    allowed = sorted(os.sched_getaffinity(0))
+    return (allowed[-2], allowed[-1]) if len(allowed) > 1 else None
+
+
+@contextmanager
+def pinned(cpu: int | None) -> Iterator[None]:
+    """Keep this thread on a CPU."""
+    before = os.sched_getaffinity(0)
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

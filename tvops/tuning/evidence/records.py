@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from tvops.statistics import Verdict
+from tvops.tuning.fingerprint import Fingerprint
 
 SCHEMA = 1
 """Version of the JSON form; a change of a field's meaning raises it."""
@@ -67,12 +66,13 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     started: str  # UTC
     seconds: float  # that it took
     budget_seconds: float
-    fingerprint: dict[str, Any]
+    fingerprint: Fingerprint
     load: tuple[float, float]  # load average of a minute, before and after
     stolen_percent: float  # CPU time that the hypervisor gave to others meanwhile
     seed: int
     pairs: int  # that each knob got
     settle_seconds: float  # between a change and the first sample
+    cpus: tuple[int, ...]  # of this process and of its partners; empty: wherever the scheduler put them
     probes: tuple[ProbeSetup, ...]
     control: tuple[Figure, ...]  # A/A: nothing was changed
     measured: tuple[Measured, ...]

@@ -18,7 +18,7 @@ from redis.retry import Retry
 from tvops.engine.bus.roles import shown_url
 from tvops.engine.bus.server_config import find_binary
 from tvops.errors import TvopsError
-from tvops.tuning.evidence.probes import ANSWER_SECONDS, Partner, Probe, ProbeError, Samples
+from tvops.tuning.evidence.probes import ANSWER_SECONDS, Fixture, Partner, Probe, ProbeError, Samples
 
 LEDGER_KEY = "ledger:{0}"
 _START_SECONDS = 10.0
@@ -39,11 +39,12 @@ enable-module-command no
 """
 
 
-class PrivateServer:
+class PrivateServer(Fixture):
     """A server on loopback that lives as long as a block; its password is on no command line."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpu: int | None = None) -> None:
         self.url = ""
+        self._cpu = cpu
         self._partner: Partner | None = None
 
     def setup(self) -> None:
@@ -54,7 +55,7 @@ class PrivateServer:
             raise ProbeError(str(error)) from None
         port, password = _free_port(), secrets.token_hex(16)
         config = _PRIVATE.format(port=port, password=password)
-        self._partner = Partner("exec", binary.path, "-", stdin=config.encode())
+        self._partner = Partner("exec", binary.path, "-", cpu=self._cpu, stdin=config.encode())
         self.url = f"redis://:{password}@127.0.0.1:{port}"
         end = time.monotonic() + _START_SECONDS
         while not self._answers():
@@ -135,6 +136,7 @@ class RedisRoundTrip(Probe):
         if url:
             self.sent = f"{what} to {where}" + (", deleted afterwards" if command == "XADD" else "")
         self._command, self._private, self._role, self._url = command, private, role, url
+        self.needs = private
         self._wire: _Wire | None = None
 
     def setup(self) -> None:
