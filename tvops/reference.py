@@ -14,6 +14,7 @@ import typer
 
 from tvops import errors, settings
 from tvops.cli import COMMANDS, build_app
+from tvops.tuning.model import Knob
 
 HEAD = "<!-- Rendered from the code by `python -m tvops.reference docs`; edit the code instead. -->\n\n"
 
@@ -70,7 +71,85 @@ def _calls() -> list[list[str]]:
     return calls
 
 
-PAGES = {"settings.md": settings_page, "exit-codes.md": errors_page, "commands.md": commands_page}
+def knobs_page() -> str:
+    """Render the knob catalogue file by file, what the profiles that ship want, and the dead keys."""
+    from tvops.profile_files import profile_names
+    from tvops.tuning.catalogue import files_of, load_catalogue
+    from tvops.tuning.dead_keys import load_dead_keys
+
+    catalogue = load_catalogue()
+    wanted = {name: _wanted(name) for name in profile_names()}
+    lines = [
+        "# Knobs\n",
+        f"The {len(catalogue)} knobs of the catalogue (`kernel-tuning/`), in the order in which they are applied.",
+        "`tvops tune explain KNOB` shows one, with what this host has.\n",
+        "*Disruptive* may disturb what runs now, *dangerous* may lose data or the machine. *Live* ones may be",
+        "flipped on a running host, as `tvops tune measure` does. *(if)* marks wishes that depend on the host.",
+    ]
+    for name, ids in files_of().items():
+        head = (settings.resource("kernel-tuning") / f"{name}.yaml").read_text().partition("knobs:")[0]
+        intro = "\n".join(line.removeprefix("#").strip() for line in head.strip().splitlines())
+        lines.append(f"\n## {name}\n\n{intro}")
+        for knob_id in ids:
+            wishes = {profile: wanted[profile][knob_id] for profile in wanted if knob_id in wanted[profile]}
+            lines += _knob_lines(catalogue[knob_id], wishes)
+    lines += [
+        "\n## Dead and fake keys\n\nA profile that asks for one of these is refused with the reason.\n",
+        "| key or value | why not | source |",
+        "|---|---|---|",
+    ]
+    lines += [f"| `{dead.key}` | {dead.reason} | {dead.source} |" for dead in load_dead_keys()]
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def _wanted(profile: str) -> dict[str, str]:
+    """Give what a profile that ships wants of each knob, as written: what is said last of a place counts."""
+    from tvops.profile_files import load_profile_chain
+
+    wishes: dict[str, dict[str, str]] = {}
+    for file in load_profile_chain(profile, overlays=Path("/dev/null")):
+        for entry in file.entries:
+            value = " ".join(map(str, entry.value)) if isinstance(entry.value, list) else str(entry.value)
+            place = f" at {entry.selector}" if entry.selector else ""
+            wishes.setdefault(entry.knob, {})[place] = f"`{value}`{place}{' (if)' if entry.when else ''}"
+    return {knob: ", ".join(places.values()) for knob, places in wishes.items()}
+
+
+def _knob_lines(knob: Knob, wishes: dict[str, str]) -> list[str]:
+    """Render one knob: facts in a line, then what it does, costs and hides."""
+    type_name = f"{knob.type}, {knob.unit}" if knob.unit else knob.type
+    facts = [knob.kind, type_name, f"scope {knob.scope}", knob.risk]
+    facts += ["live"] if knob.live else []
+    facts += [f"needs {knob.capability or 'root'}"] if knob.root else []
+    facts += ["at the next boot"] if knob.reboot else []
+    facts += [f"restart of {knob.restart}"] if knob.restart else []
+    facts += [f"since Linux {knob.kernel_min}"] if knob.kernel_min else []
+    facts += [f"gone in Linux {knob.kernel_max}"] if knob.kernel_max else []
+    lines = [f"\n### {knob.id}\n", f"- {'; '.join(facts)}", f"- why: {knob.why}"]
+    if knob.truth:
+        lines.append(f"- truth: {knob.truth}")
+    if knob.where != knob.id:
+        lines.append(f"- where: `{knob.where}`")
+    if knob.choices:
+        lines.append(f"- values: {', '.join(f'`{choice}`' for choice in knob.choices)}")
+    if knob.unlimited is not None:
+        lines.append(f"- no limit: `{knob.unlimited}`")
+    if knob.hazard:
+        lines.append(f"- beware: {knob.hazard}")
+    if wishes:
+        lines.append(f"- wanted: {'; '.join(f'{profile} {wish}' for profile, wish in wishes.items())}")
+    if knob.coupled:
+        lines.append(f"- goes with: {', '.join(f'`{other}`' for other in knob.coupled)}")
+    lines.append(f"- source: {knob.source}")
+    return lines
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "exit-codes.md": errors_page,
+    "commands.md": commands_page,
+    "knobs.md": knobs_page,
+}
 
 
 def _first_line(kind: type) -> str:

@@ -23,12 +23,15 @@ class DeadKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def dead_key(key: str) -> str | None:
-    """Tell why a key, or a value of one (``net.ipv4.tcp_sack=0``), must not be asked for; None where it may."""
+    """Tell why a key, or a value of one (``net.ipv4.tcp_sack=0``), must not be asked for; None where it may.
+
+    A value may be written as in a profile, with an operator before it or alternatives behind it.
+    """
     name, equals, value = key.partition("=")
-    name = name.strip()
-    if not name.startswith("/"):
-        name = name.replace("/", ".")
-    asked = f"{name}={value.lstrip('=').strip()}" if equals else name
+    asked = name.strip().replace("/", ".")
+    if equals:
+        first = value.lstrip("<>= ").split("|")[0].strip()
+        asked += f"={int(first) if first.isdecimal() else first}"
     return next((dead.reason for dead in load_dead_keys() if fnmatchcase(asked, dead.key)), None)
 
 
@@ -36,14 +39,11 @@ def dead_key(key: str) -> str | None:
 def load_dead_keys() -> tuple[DeadKey, ...]:
     """Give every dead or fake key with the reason; raise UsageError where the file is wrong."""
     file = load_yaml(resource("kernel-tuning") / FILE)
-    if (
-        not isinstance(file.value, dict)
-        or list(file.value) != ["dead"]
-        or not isinstance(file.value["dead"], list)
-    ):
+    entries = file.value.get("dead") if isinstance(file.value, dict) else None
+    if not isinstance(entries, list):
         raise UsageError(f"{file.place()}: a list 'dead:' of key, reason and source is expected")
     keys = []
-    for i, entry in enumerate(file.value["dead"]):
+    for i, entry in enumerate(entries):
         try:
             keys.append(msgspec.convert(entry, DeadKey))
         except msgspec.ValidationError as error:
