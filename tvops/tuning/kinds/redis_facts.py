@@ -61,7 +61,7 @@ def node_facts(node: Node) -> ServerFacts:
     except (NoAnswerError, DeniedError) as error:
         return ServerFacts(role=node.role, address=node.address, trouble=str(error))
     try:
-        threshold = node.config().get("latency-monitor-threshold", "")
+        threshold = node.get("latency-monitor-threshold") or ""
     except (NoAnswerError, DeniedError):
         threshold = ""
     failing = {name for name, value in info.items() if name.endswith("_status") and value == "err"}

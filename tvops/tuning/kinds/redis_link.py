@@ -102,10 +102,23 @@ class Link:
             self._connection = None
 
     def _exchange(self, words: Sequence[str]) -> Any:
-        if self._connection is None:
-            self._connection = self._connect()
-        self._connection.send_command(*words)  # type: ignore[no-untyped-call]
-        return self._connection.read_response()
+        from redis.exceptions import AuthenticationError
+        from redis.exceptions import ConnectionError as RedisConnectionError
+
+        if self._connection is not None:
+            try:
+                return self._ask(self._connection, words)
+            except AuthenticationError:
+                raise
+            except RedisConnectionError:
+                pass  # the server has ended it since, or was restarted; all that is asked here may be asked twice
+        self._connection = self._connect()
+        return self._ask(self._connection, words)
+
+    @staticmethod
+    def _ask(connection: AbstractConnection, words: Sequence[str]) -> Any:
+        connection.send_command(*words)  # type: ignore[no-untyped-call]
+        return connection.read_response()
 
     def _connect(self) -> AbstractConnection:
         from redis.backoff import NoBackoff

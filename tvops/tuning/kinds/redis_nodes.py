@@ -15,10 +15,14 @@ from tvops.tuning.kinds.redis_servers import RedisServer, address_of, join_addre
 SECRETS = frozenset(
     {"requirepass", "masterauth", "primaryauth", "tls-key-file-pass", "tls-client-key-file-pass", "hash-seed"}
 )
-"""CONFIG keys whose values are neither kept nor shown."""
+"""CONFIG keys that are not asked for."""
 
 # Immutable in every version: a CONFIG SET that names it as well never sets anything.
 _NEVER_SET = ("always-show-logo", "no")
+
+_CLI_OPTIONS = {
+    "username": "--user", "ssl_ca_certs": "--cacert", "ssl_certfile": "--cert", "ssl_keyfile": "--key",
+}  # fmt: skip
 
 
 class Node:
@@ -32,7 +36,6 @@ class Node:
         self.name = server.role  # `open_nodes` adds the address where a role has several
         self.link = Link(options)
         self._options = options or {}
-        self._config: dict[str, str] | None = None
         self._fixed: dict[str, str] = {}
         self._holds_ledger: bool | None = None
         self._twin = ""
@@ -47,33 +50,37 @@ class Node:
             return False
 
     @property
-    def user(self) -> str | None:
-        """The ACL user; empty for a password without user, None without password."""
-        return (self._options.get("username") or "") if self._options.get("password") else None
+    def has_password(self) -> bool:
+        """Whether its URL has a password."""
+        return bool(self._options.get("password"))
 
-    def config(self) -> dict[str, str]:
-        """Give all of CONFIG GET, without secrets; kept until `forget`.
+    @property
+    def cli_options(self) -> list[str]:
+        """What redis-cli needs besides the address and the password."""
+        words = []
+        for key, option in _CLI_OPTIONS.items():
+            if self._options.get(key):
+                words += [option, str(self._options[key])]
+        return [*words, "--insecure"] if self._options.get("ssl_cert_reqs") == "none" else words
+
+    def get(self, key: str) -> str | None:
+        """Give what CONFIG GET says of ``key`` now; None where the server lacks it, or it is a secret.
 
         Raises:
             NoAnswerError, DeniedError.
         """
         if self._twin:
             raise DeniedError(self._twin)
-        if self._config is None:
-            answer = self.link.call("CONFIG", "GET", "*")
-            if not isinstance(answer, list) or len(answer) % 2 or not all(isinstance(w, str) for w in answer):
-                raise self.link.lost(NOT_REDIS)
-            pairs = zip(answer[::2], answer[1::2], strict=True)
-            self._config = {key: value for key, value in pairs if key not in SECRETS}
-        return self._config
+        if key in SECRETS:
+            return None
+        answer = self.link.call("CONFIG", "GET", key)
+        if not isinstance(answer, list) or len(answer) % 2 or not all(isinstance(w, str) for w in answer):
+            raise self.link.lost(NOT_REDIS)
+        return dict(zip(answer[::2], answer[1::2], strict=True)).get(key)
 
     def be_twin_of(self, other: Node) -> None:
         """Say of every question that this is the server of another role too, so that it is set once only."""
         self._twin = f"is the {other.role} server too, and tuned as that"
-
-    def forget(self) -> None:
-        """Ask for the configuration anew the next time."""
-        self._config = None
 
     def info(self) -> dict[str, str]:
         """Give what INFO says now; raise NoAnswerError, DeniedError."""
@@ -83,8 +90,8 @@ class Node:
         lines = (line.partition(":") for line in answer.splitlines() if not line.startswith("#"))
         return {key: value for key, _, value in lines}
 
-    def fixed(self, key: str) -> str:
-        """Tell why ``key`` of the configuration cannot be set while the server runs; empty where it can be.
+    def fixed(self, key: str, value: str) -> str:
+        """Tell why ``key``, which is ``value``, cannot be set while the server runs; empty where it can be.
 
         "immutable": not without a restart; anything else is a reason. The question is a CONFIG SET of the key to
         what it is and of an immutable key: servers since 7.0 look for immutable keys first and then set
@@ -95,7 +102,7 @@ class Node:
         """
         if key not in self._fixed:
             try:
-                refusal = self.link.refusal("CONFIG", "SET", key, self.config()[key], *_NEVER_SET)
+                refusal = self.link.refusal("CONFIG", "SET", key, value, *_NEVER_SET)
                 self._fixed[key] = _reason(refusal) if f"'{key}'" in refusal else ""
             except DeniedError as error:
                 self._fixed[key] = str(error)

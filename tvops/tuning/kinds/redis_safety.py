@@ -46,7 +46,7 @@ def objection(node: Node, key: str, value: str, facts: Facts, others: Sequence[N
         info: Mapping[str, str] = node.info()
     except DeniedError:
         info = {}
-    return rule(Question(node, key, value, node.config().get(key, ""), info, facts, others))
+    return rule(Question(node, key, value, node.get(key) or "", info, facts, others))
 
 
 def shortage(node: Node, value: str) -> str:
@@ -59,7 +59,7 @@ def shortage(node: Node, value: str) -> str:
     if used is None:
         return "does not tell how much it holds, so a limit may be below it"
     if limit and limit < used * (100 + HEADROOM) // 100:
-        evicts = node.config().get("maxmemory-policy", "") != "noeviction"
+        evicts = node.get("maxmemory-policy") != "noeviction"
         effect = "it would evict at once" if evicts else "it would refuse writes"
         return f"holds {megabytes(used)} already, and needs {HEADROOM} % more than that: {effect}"
     return ""
@@ -111,7 +111,7 @@ def _maxmemory(question: Question) -> str:
 
 def _limit_of(node: Node) -> int:
     try:
-        return number(node.config().get("maxmemory", "")) or 0
+        return number(node.get("maxmemory") or "") or 0
     except (NoAnswerError, DeniedError):
         return 0
 
