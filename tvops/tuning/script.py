@@ -21,6 +21,7 @@ _HEAD = """\
 # Exit codes: 0 all is as wanted; 4 something that is not required could not be changed, or is left out below;
 # 6 something takes a restart or a reboot; 1 a required setting failed and everything was undone; 7 the same, but
 # not everything could be undone.
+# shellcheck disable=SC2016,SC2317,SC2329 # values are quoted to stay as they are; eval calls some functions
 set -u
 """
 
@@ -31,6 +32,8 @@ undo='' missed=0 stuck=0
 words() { tr -s '[:space:]' ' ' <"$1" | sed 's/^ //; s/ $//'; }
 choice() { sed 's/.*\\[\\([^]]*\\)\\].*/\\1/; s/[[:space:]]*$//; q' "$1"; }
 mask() { tr -d ',[:space:]' <"$1" | sed 's/^0*\\(.\\)/\\1/'; }
+
+put() { printf '%s\\n' "$1" >"$2"; }
 
 # Changes one setting, reads it back and reports. What reads and what writes are commands; without one that reads,
 # the exit code of the other has to do.
@@ -135,8 +138,16 @@ def _call(item: Item, catalogue: Mapping[str, Knob], drivers: Mapping[Kind, Driv
         return ""
     before, after = (_shown(knob, value) for value in (item.current, item.value))
     words = shlex.join([_line(item.id), "required" if item.required else "optional", before, after])
-    commands = [_reader(item, knob, driver), write, undo]
+    commands = [_reader(item, knob, driver), _short(write), _short(undo)]
     return " \\\n    ".join([f"change {words}", *map(shlex.quote, commands)])
+
+
+def _short(command: str) -> str:
+    """Give the command that writes a file as a call of `put`, which needs no quotes within quotes."""
+    words = shlex.split(command)
+    if words[:2] == ["printf", "%s\\n"] and words[3:4] == [">"] and len(words) == 5:
+        return shlex.join(["put", words[2], words[4]])
+    return command
 
 
 def _shown(knob: Knob, value: str) -> str:
