@@ -79,14 +79,20 @@ def _assign(wishes: Sequence[Wish], knob: Knob, driver: Driver | None, facts: Fa
     pairs = []
     used = set()
     for place in driver.places(knob) if driver else ():
-        fitting = [wish for wish in wishes if matches(wish.selector, place, facts)]
-        if fitting:
-            # A plain name beats a pattern or role, and either beats no selector; of equals the last one counts.
-            best = max(reversed(fitting), key=lambda w: (w.selector == place.name, bool(w.selector)))
+        if best := strongest(wishes, place, facts):
             pairs.append((best, place))
             used.add(best.selector)
     pairs += [(w, Place("", w.selector)) for w in wishes if w.selector not in used and not _overruled(w, used)]
     return pairs
+
+
+def strongest(wishes: Sequence[Wish], place: Place, facts: Facts) -> Wish | None:
+    """Give the wish that counts at a place.
+
+    A plain name beats a pattern or role, and either beats no selector; of equals the last one counts.
+    """
+    fitting = [wish for wish in wishes if matches(wish.selector, place, facts)]
+    return max(reversed(fitting), key=lambda w: (w.selector == place.name, bool(w.selector)), default=None)
 
 
 def _overruled(wish: Wish, used: set[str]) -> bool:
@@ -199,7 +205,7 @@ def _verdict(item: Item, knob: Knob, sight: Sight, facts: Facts, limits: Limits)
     if restart := state.restart or knob.restart:
         return "restart", f"takes a restart of {restart}"
     if not state.writable:
-        return ("privilege" if lacks_privilege else "unsupported"), state.reason or "cannot be changed"
+        return ("privilege" if state.needs else "unsupported"), state.reason or "cannot be changed"
     if sight.objection and not limits.force:
         return "refused", sight.objection
     return "pending", sight.objection
