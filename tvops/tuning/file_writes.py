@@ -111,9 +111,18 @@ def look(host: Host, path: str) -> Found | None:
 
 
 def _missing_folders(host: Host, path: str) -> list[str]:
-    """Give the directories above a path that do not exist, outermost first."""
-    parents = [str(parent) for parent in PurePosixPath(path).parents]
-    return [parent for parent in reversed(parents) if not host.path(parent).exists()]
+    """Give the directories above a path that do not exist, outermost first; raise OSError where none can be made."""
+    if host.path(path, follow=False).is_symlink():
+        raise OSError(errno.EINVAL, "is a symbolic link; make it a plain file, or remove it")
+    missing: list[str] = []
+    for parent in PurePosixPath(path).parents:
+        found = host.path(str(parent))
+        if found.is_dir():
+            break
+        if found.exists():
+            raise OSError(errno.ENOTDIR, f"{parent} is not a directory")
+        missing.insert(0, str(parent))
+    return missing
 
 
 def _remove_folder(path: Path) -> None:

@@ -148,7 +148,7 @@ class Host:
     def replace(self, absolute: str, data: bytes, mode: int, owner: tuple[int, int]) -> None:
         """Make or replace an ordinary file (not one of the kernel's), durably; raise OSError.
 
-        The directory has to exist. A link is followed, and stays.
+        The directory has to exist. A link at its end is replaced itself on the running host.
         """
         _replace(self.path(absolute), data, mode, owner)
 
