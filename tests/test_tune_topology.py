@@ -184,9 +184,7 @@ def test_any_machine_and_any_wish_has_all_roles(topology: Topology, wanted: dict
 
 
 @given(topologies(), st.dictionaries(st.sampled_from(ROLES), st.integers(1, 40) | st.just("auto")))
-def test_roles_are_apart_where_there_are_cores_enough(
-    topology: Topology, wanted: dict[str, int | str]
-) -> None:
+def test_roles_are_apart_where_there_are_cores_enough(topology: Topology, wanted: dict[str, int | str]) -> None:
     roles = resolve_roles(topology, wanted)
     whole = {core.cpus for core in topology.cores}
 

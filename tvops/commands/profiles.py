@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,7 +154,7 @@ def _describe(facts: Facts) -> str:
     return ", ".join([*parts, "may change the host" if facts.privileged else "may not change the host"])
 
 
-def _print_columns(title: str, rows: list[tuple[str, ...]]) -> None:
+def _print_columns(title: str, rows: Sequence[tuple[str, ...]]) -> None:
     """Print rows below a title, in columns; nothing where there are none."""
     if not rows:
         return

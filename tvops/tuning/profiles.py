@@ -87,6 +87,10 @@ def resolve_profile(
 
 
 def _put(wishes: dict[tuple[str, str], Wish], wish: Wish) -> None:
+    """Let a wish replace the earlier one of its knob and place, unless a guard leaves it out on this host."""
+    earlier = wishes.get((wish.knob, wish.selector))
+    if earlier and wish.skip and not earlier.skip:
+        return
     # Taken out first, so that what was said later stands later: of two selectors that fit, the later one counts.
     wishes.pop((wish.knob, wish.selector), None)
     wishes[wish.knob, wish.selector] = wish
