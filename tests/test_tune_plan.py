@@ -106,12 +106,13 @@ def test_state(state: State | None, wish: str, values: dict[str, Any], expected:
 
 
 def test_without_privilege_what_is_met_stays_met_and_the_rest_says_so() -> None:
-    locked = State("present", "1", writable=False)
+    locked = State("present", "1", writable=False, needs="root", reason="needs root")
     assert one(locked, "1", UNPRIVILEGED).state == "met"
     assert one(locked, "2", UNPRIVILEGED).state == "privilege"
     assert one(State("denied"), "2", UNPRIVILEGED).state == "privilege"
+    assert one(State("denied"), "2", UNPRIVILEGED, root=False).state == "unsupported"
     assert one(State("present", "1"), "2", UNPRIVILEGED).state == "pending"
-    assert one(locked, "2", UNPRIVILEGED, root=False).state == "unsupported"
+    assert one(READ_ONLY, "2", UNPRIVILEGED).state == "unsupported"
 
 
 def test_limits() -> None:

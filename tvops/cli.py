@@ -11,7 +11,7 @@ import typer
 import tvops
 from tvops.errors import TvopsError
 
-COMMANDS = ("serve", "profiles", "keys", "settings")
+COMMANDS = ("serve", "tune", "profiles", "doctor", "keys", "settings")
 """Each is a module of `tvops.commands` with an `app`; heavy imports stand inside its functions."""
 
 CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]

@@ -114,4 +114,9 @@ def as_json(profile: str, items: Sequence[Item], code: ExitCode, **more: object)
         **more,
         "items": rows,
     }
+    return encoded(document)
+
+
+def encoded(document: object) -> bytes:
+    """Give a document as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(document), indent=2)

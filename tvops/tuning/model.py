@@ -82,9 +82,8 @@ class State(msgspec.Struct, frozen=True):
     value: str = ""  # canonical
     raw: str = ""  # as read, to the byte
     writable: bool = True  # as far as can be told without writing, for this caller
-    restart: str = (
-        ""  # what has to be restarted for another value, where the driver found that there is no other way
-    )
+    needs: str = ""  # the privilege that would make it writable: "root", "CAP_NET_ADMIN"
+    restart: str = ""  # what has to be restarted for another value, as the driver found out
     reason: str = ""  # why absent, denied or not writable
     coupled: dict[str, str] = {}  # what the knobs that change with this one showed: id -> canonical value
 

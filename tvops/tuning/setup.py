@@ -8,12 +8,12 @@ from pathlib import Path
 
 import msgspec
 
-from tvops.errors import UsageError
 from tvops.tuning.catalogue import load_catalogue
 from tvops.tuning.facts import read_facts
 from tvops.tuning.host import Host
 from tvops.tuning.kinds.boot import BootDriver
 from tvops.tuning.kinds.files import FileDriver
+from tvops.tuning.kinds.redis_servers import RedisServer, find_servers
 from tvops.tuning.model import Driver, Facts, Item, Kind, Knob, Profile
 from tvops.tuning.plan import Limits, make_plan
 from tvops.tuning.profiles import resolve_profile
@@ -26,19 +26,19 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     servers: tuple[str, ...] = ()  # ROLE=URL of --redis
     data_dir: str | None = None
     config: Path | None = None
+    force: bool = False  # also restore what a server has outgrown
 
 
 class Setup:
     """Host, catalogue and drivers of one command; `close` ends the drivers' connections."""
 
     def __init__(self, reach: Reach) -> None:
-        if not reach.root.is_dir():
-            raise UsageError(f"--root {reach.root}: is not a folder")
         self.reach = reach
         self.host = Host(reach.root)
         self.catalogue: dict[str, Knob] = load_catalogue()
         self.facts: Facts = read_facts(self.host)
         self.drivers: dict[Kind, Driver] = {}
+        self.servers: list[RedisServer] = []
         self._stack = contextlib.ExitStack()
         files = FileDriver(self.host, self.catalogue)
         self.drivers |= {"sysctl": files, "file": files, "boot": BootDriver(self.host)}
@@ -48,11 +48,12 @@ class Setup:
     def _reach_beyond_files(self) -> None:
         from tvops.settings import load_settings
         from tvops.tuning.kinds.nic import NicDriver
-        from tvops.tuning.kinds.redis import RedisDriver, find_servers
+        from tvops.tuning.kinds.redis import RedisDriver
         from tvops.tuning.kinds.serve import ServeDriver
 
         settings = load_settings({"data_dir": self.reach.data_dir}, file=self.reach.config)
-        redis = RedisDriver(find_servers(self.reach.servers, settings), self.facts)
+        self.servers = find_servers(self.reach.servers, settings)
+        redis = RedisDriver(self.servers, self.facts, self.reach.force)
         self._stack.callback(redis.close)
         serve = ServeDriver(settings.data_path)
         self.drivers |= {"nic": NicDriver(self.host), "redis": redis}

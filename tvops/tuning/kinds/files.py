@@ -68,12 +68,15 @@ class FileDriver:
         except OSError as error:
             reason = "the device does not have it" if error.errno in _NOT_THERE else _said(error)
             return State("absent", reason=reason)
-        reason = self._unwritable(place.address)
+        fixed = self._fixed(place.address)
+        allowed = not fixed and os.access(self.host.path(place.address), os.W_OK)
         return State(
-            "present", normalise(knob.type, raw), raw, not reason, reason=reason, coupled=self._coupled(knob)
-        )
+            "present", normalise(knob.type, raw), raw, allowed, needs="" if fixed or allowed else "root",
+            reason=fixed or ("" if allowed else "needs root"), coupled=self._coupled(knob),
+        )  # fmt: skip
 
-    def _unwritable(self, address: str) -> str:
+    def _fixed(self, address: str) -> str:
+        """Tell why nobody can write a file; empty where somebody can."""
         path = self.host.path(address)
         try:
             writable = bool(path.stat().st_mode & 0o222)
@@ -81,9 +84,7 @@ class FileDriver:
             return _said(error)
         if not writable:
             return _MANAGED if self.host.live and _IRQ_AFFINITY.fullmatch(address) else "read-only here"
-        if os.access(path, os.W_OK):
-            return ""
-        return "read-only here" if os.geteuid() == 0 else "needs root"
+        return "read-only here" if os.geteuid() == 0 and not os.access(path, os.W_OK) else ""
 
     def _coupled(self, knob: Knob) -> dict[str, str]:
         shown = {}

@@ -45,6 +45,9 @@ _REASONS = {
 }
 
 
+_CAPABILITY = "CAP_NET_ADMIN"
+
+
 class NicDriver:
     """Reads and writes the knobs of network interfaces."""
 
@@ -65,7 +68,9 @@ class NicDriver:
         except OSError as error:
             return State("absent", reason=_said(error))
         if state.status == "present" and state.writable and not self._may_write():
-            return State("present", state.value, state.raw, writable=False, reason="needs CAP_NET_ADMIN")
+            return State(
+                "present", state.value, state.raw, writable=False, needs=_CAPABILITY, reason=f"needs {_CAPABILITY}"
+            )
         return state
 
     def _may_write(self) -> bool:
