@@ -53,6 +53,7 @@ class ProfileFile(msgspec.Struct, frozen=True, kw_only=True):
     located: Located
     description: str = ""
     extends: tuple[str, ...] = ()
+    overlay: bool = False
     applies_to: tuple[str, ...] | None = None  # of an overlay; None: every profile but `UNTOUCHED`
     settings: dict[str, Any] = {}
     roles: dict[str, int | str] = {}
@@ -103,12 +104,12 @@ def load_profile_chain(name_or_path: str, overlays: Path | None = None) -> list[
     chain: list[ProfileFile] = []
     _extend(chain, path, ())
     folder = overlay_folder() if overlays is None else overlays
-    for file in sorted(folder.glob("*.yaml")) if folder.is_dir() else ():
-        overlay = _read(file, overlay=True)
-        named = overlay.applies_to
-        if chain[-1].name in named if named is not None else chain[-1].name != UNTOUCHED:
-            chain.append(overlay)
-    return chain
+    files = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
+    return chain + [overlay for file in files if _applies(overlay := _read(file, overlay=True), chain[-1].name)]
+
+
+def _applies(overlay: ProfileFile, name: str) -> bool:
+    return name != UNTOUCHED if overlay.applies_to is None else name in overlay.applies_to
 
 
 def _find(name: str, beside: Path) -> Path | None:
@@ -163,6 +164,7 @@ def _read(path: Path, overlay: bool = False) -> ProfileFile:
         located=located,
         description=description,
         extends=_names(located, data, "extends"),
+        overlay=overlay,
         applies_to=_names(located, data, "applies_to") if "applies_to" in data else None,
         settings=_mapping(located, data, ["settings"], "setting: value"),
         roles=_roles(located, _mapping(located, data, ["roles"], "role: number of cores")),

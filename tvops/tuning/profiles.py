@@ -44,7 +44,7 @@ def list_profiles() -> list[Listed]:
     found = []
     for name in profile_names():
         chain = load_profile_chain(name)
-        own = next(file for file in chain if file.name == name)
+        own = [file for file in chain if not file.overlay][-1]
         found.append(Listed(name, own.description, own.extends))
     return found
 
@@ -77,9 +77,10 @@ def resolve_profile(
     for assignment in assignments:
         _put(wishes, _assigned(assignment, catalogue, facts))
     _check_exclusive(wishes)
+    files = [file for file in reversed(chain) if not file.overlay]
     return Profile(
-        name=next(file.name for file in reversed(chain) if file.applies_to is None),
-        description=next((file.description for file in reversed(chain) if file.description), ""),
+        name=files[0].name,
+        description=next((file.description for file in files if file.description), ""),
         settings={key: value for file in chain for key, value in file.settings.items()},
         wishes=tuple(wishes.values()),
         facts=facts,

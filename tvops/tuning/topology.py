@@ -121,7 +121,10 @@ def resolve_roles(topology: Topology, wanted: Mapping[str, object]) -> dict[str,
 
 
 def _listed(role: str, policy: str, every: tuple[int, ...]) -> tuple[int, ...]:
-    cpus = tuple(cpu for cpu in parse_cpus(policy.removeprefix("cpus:")) if cpu in every)
+    try:
+        cpus = tuple(cpu for cpu in parse_cpus(policy.removeprefix("cpus:")) if cpu in every)
+    except ValueError as error:
+        raise ValueError(f"{role}: {error}") from None
     if not cpus:
         raise ValueError(f"{role}: none of {policy} can be used on this host; there are {format_cpus(every)}")
     return cpus
