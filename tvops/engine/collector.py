@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from tvops.engine.stack_tuning import Effect, outcome
 
+ATTRIBUTES = ("gc_threshold", "gc_freeze", "gc_interval")
 WORKER_DEFAULTS = {"gc_threshold": "50000 20 50", "gc_freeze": "1"}
 """The default young generation of 700 objects makes the collector run thousands of times a second under load."""
 
@@ -24,25 +25,33 @@ class Collector:
     started is never looked at again; `gc_interval` ms: collect then, and never in between (0: by the thresholds).
     """
 
-    def __init__(self, wishes: Mapping[str, str], target: str) -> None:
+    def __init__(self, wishes: Mapping[str, str], target: str, defaults: Mapping[str, str] | None = None) -> None:
+        """Set the thresholds.
+
+        Args:
+            wishes: what the profile wants.
+            target: the process, for the effects.
+            defaults: what counts where the profile says nothing.
+        """
         self._wishes, self._target = wishes, target
+        self._wanted = wanted = {**(defaults or {}), **wishes}
         self._failures: dict[str, Effect] = {}
         self._interval = 0.0
         try:
-            if "gc_threshold" in wishes:
-                gc.set_threshold(*map(int, wishes["gc_threshold"].split()))
+            if "gc_threshold" in wanted:
+                gc.set_threshold(*map(int, wanted["gc_threshold"].split()))
         except (TypeError, ValueError):
             self._failures["gc_threshold"] = Effect(
-                kind="process", name="gc_threshold", target=target, wanted=wishes["gc_threshold"],
+                kind="process", name="gc_threshold", target=target, wanted=wanted["gc_threshold"],
                 state="unsupported", reason="must be one to three numbers, as for gc.set_threshold",
             )  # fmt: skip
 
     def settle(self) -> None:
         """Take over once everything has started."""
-        if self._wishes.get("gc_freeze") == "1":
+        if self._wanted.get("gc_freeze") == "1":
             gc.collect()
             gc.freeze()
-        self._interval = int(self._wishes.get("gc_interval") or 0) / 1000
+        self._interval = int(self._wanted.get("gc_interval") or 0) / 1000
         if self._interval:
             gc.disable()
 

@@ -132,8 +132,7 @@ class SocketOptions:
 
     def _effect(self, name: str, connection: socket.socket, error: OSError | None) -> Effect:
         if not _fits(name, connection):
-            failure = self._failed(name, "unsupported", "unix sockets have no such thing")
-            return outcome("socket", name, self.target, self._asked, "", failure if name in self._asked else None)
+            return self._failed(name, "left", "unix sockets have no such thing")
         got = _read(connection, OPTIONS[name])
         failed = self._failure(name, got, error) if name in self._asked else None
         effect = outcome("socket", name, self.target, self._asked, got, failed)

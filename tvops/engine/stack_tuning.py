@@ -25,7 +25,7 @@ EffectState = Literal[
     "denied",  # needs a privilege that the process lacks
     "unsupported",  # this kernel, library, server or kind of socket cannot have it
     "refused",  # it would not be safe
-    "left",  # nobody asked for it: `got` is what is in force
+    "left",  # nobody asked for it, and `got` is what is in force; or it does not concern what there is
 ]
 
 
@@ -59,7 +59,7 @@ class StackTuning(msgspec.Struct, frozen=True, kw_only=True):
 
 def settled(effects: Iterable[Effect]) -> tuple[list[Effect], list[Effect]]:
     """Part what was asked for into what is in force and what is not."""
-    asked = [effect for effect in effects if effect.wanted]
+    asked = [effect for effect in effects if effect.wanted and effect.state != "left"]
     in_force = [effect for effect in asked if effect.state == "applied"]
     return in_force, [effect for effect in asked if effect.state != "applied"]
 

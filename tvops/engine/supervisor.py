@@ -24,12 +24,15 @@ import msgspec
 import psutil
 
 from tvops.engine.bus.servers import EmbeddedServers
+from tvops.engine.in_force import InForce
+from tvops.engine.stack_tuning import Effect, StackTuning
 from tvops.errors import HeldError, TvopsError, UsageError
 from tvops.settings import Settings
 
 WORKER_STOP_SECONDS = {"market": 1.8, "engine": 2.2}
 BACKOFF_FIRST, BACKOFF_MOST, STABLE_SECONDS = 0.1, 5.0, 30.0
 MAX_LINE_BYTES = 1 << 20
+REPORT_SECONDS = 1.0
 MALLOC_SETTINGS = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": "1000000",
@@ -48,6 +51,7 @@ class WorkerStatus(msgspec.Struct):
     services: dict[str, tuple[str, str]] = {}
     stats: dict[str, dict[str, float | int | str]] = {}
     fatal: str = ""
+    effects: list[Effect] = []
 
 
 @dataclass
@@ -58,6 +62,7 @@ class Worker:
     process: asyncio.subprocess.Process | None = None
     status: WorkerStatus | None = None
     status_time: float = 0.0
+    effects: list[Effect] = field(default_factory=list)
     restarts: int = 0
     started: float = field(default_factory=time.monotonic)
 
@@ -108,12 +113,13 @@ class DataDirectory:
 
 
 class Supervisor:
-    """Runs the stack of one `Settings` until it is told to stop."""
+    """Runs the stack of one `Settings`, with what its profile wants of it, until it is told to stop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tuning: StackTuning | None = None) -> None:
         self.settings = settings
         self.directory = DataDirectory(settings.data_path)
-        self.servers = EmbeddedServers(settings)
+        self._in_force = InForce(tuning or StackTuning(), settings.data_path)
+        self.servers = EmbeddedServers(settings, self._in_force.for_children)
         self.workers = [Worker(name) for name in ("engine", "market") if name in settings.services]
         self.fatal: TvopsError | None = None
         self.started = time.monotonic()
@@ -140,9 +146,10 @@ class Supervisor:
         tasks: list[asyncio.Task[None]] = []
         try:
             self._check_ports()
+            self._in_force.tune()
             self._urls = await self.servers.start()
             tasks = [asyncio.create_task(self._keep_running(worker)) for worker in self.workers]
-            tasks.append(asyncio.create_task(self.servers.supervise()))
+            tasks += [asyncio.create_task(self.servers.supervise()), asyncio.create_task(self._keep_report())]
             stopped = asyncio.create_task(self._stop.wait())
             await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
@@ -156,6 +163,7 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.servers.stop()
+            self._in_force.release()
             self.directory.release()
         if self.fatal is not None:
             raise self.fatal
@@ -207,7 +215,7 @@ class Supervisor:
         )  # fmt: skip
         worker.process = process
         assert process.stdin is not None
-        configuration = {"settings": self.settings, "urls": self._urls}
+        configuration = {"settings": self.settings, "urls": self._urls, "tuning": self._in_force.for_children}
         process.stdin.write(msgspec.json.encode(configuration) + b"\n")
         await asyncio.gather(self._read_status(worker, process), _pass_on_log(process))
         code = await process.wait()
@@ -220,6 +228,7 @@ class Supervisor:
             try:
                 worker.status = msgspec.json.decode(line, type=WorkerStatus)
                 worker.status_time = time.monotonic()
+                worker.effects = worker.status.effects or worker.effects
             except msgspec.DecodeError:
                 logger.warning("worker %s printed: %s", worker.name, line[:200].decode(errors="replace").strip())
 
@@ -238,6 +247,16 @@ class Supervisor:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
+
+    def effects(self) -> list[Effect]:
+        """Tell what every process of the stack has in force of the profile, and what not."""
+        return self._in_force.effects([*self.servers.effects(), *(e for w in self.workers for e in w.effects)])
+
+    async def _keep_report(self) -> None:
+        while True:
+            processes = {worker.name: [worker.process.pid] for worker in self.workers if worker.process}
+            self._in_force.write(processes | {"redis": self.servers.pids()}, self.effects())
+            await asyncio.sleep(REPORT_SECONDS)
 
     def memory_bytes(self) -> int:
         """Give the proportional set size (shared pages counted once) of every process of the stack."""

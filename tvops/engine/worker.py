@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -22,15 +21,22 @@ import msgspec
 import uvloop
 
 from tvops.engine.bus.roles import Bus
+from tvops.engine.collector import WORKER_DEFAULTS, Collector
 from tvops.engine.compiled import compilations
 from tvops.engine.instruments import load_instruments
+from tvops.engine.process_tuning import tune_process
 from tvops.engine.services import HasKernels, Service
+from tvops.engine.socket_tuning import SocketOptions, unconnected_effects
+from tvops.engine.stack_tuning import Effect, StackTuning
 from tvops.engine.telemetry.logs import set_up_logging
 from tvops.errors import FencedError, HeldError, RefusedError, TvopsError, UnfitServerError, UsageError
 from tvops.settings import Settings
 
 STATUS_INTERVAL = 0.5
 MAX_CONFIGURATION_BYTES = 1 << 20
+PORTS = {"engine": "gateway", "market": "stream"}
+"""What listens in each worker."""
+
 FATAL = (UsageError, RefusedError, HeldError, FencedError, UnfitServerError)
 """Errors that a restart of the worker cannot mend."""
 
@@ -42,6 +48,7 @@ class Configuration(msgspec.Struct):
 
     settings: Settings
     urls: dict[str, str]
+    tuning: StackTuning = StackTuning()
 
 
 class Status(msgspec.Struct):
@@ -52,17 +59,18 @@ class Status(msgspec.Struct):
     services: dict[str, tuple[str, str]] = {}  # name -> health state, detail
     stats: dict[str, dict[str, float | int | str]] = {}
     fatal: str = ""  # why the worker ends and must not be restarted
+    effects: list[Effect] = []  # what it has in force of its profile; told once
 
 
-def build_services(name: str, settings: Settings, bus: Bus) -> list[Service]:
-    """Make the services of the worker ``name``, in the order in which they start."""
+def build_services(name: str, settings: Settings, bus: Bus, options: SocketOptions) -> list[Service]:
+    """Make the services of the worker ``name``, in the order in which they start; ``options`` are its port's."""
     table = load_instruments(Path(settings.instruments) if settings.instruments else None)
     if name == "engine":
         from tvops.engine.gateway.service import GatewayService
         from tvops.engine.ledger.service import EngineService
 
         engine = EngineService(settings, bus, table)
-        return [engine, GatewayService(settings, bus, engine)]
+        return [engine, GatewayService(settings, bus, engine, options)]
     from tvops.engine.market.price import PriceService, make_feed
     from tvops.engine.stream.service import StreamService
 
@@ -76,7 +84,7 @@ def build_services(name: str, settings: Settings, bus: Bus) -> list[Service]:
         from tvops.engine.market.mirror import MirrorService
 
         services.append(MirrorService(settings, bus, table, price))
-    services.append(StreamService(settings, bus, table, health_sources=tuple(services)))
+    services.append(StreamService(settings, bus, table, tuple(services), options))
     return services
 
 
@@ -95,7 +103,7 @@ def _write_status(status: Status) -> None:
     os.write(sys.stdout.fileno(), msgspec.json.encode(status) + b"\n")
 
 
-async def _report(services: list[Service], stop: asyncio.Event) -> None:
+async def _report(services: list[Service], stop: asyncio.Event, effects: list[Effect]) -> None:
     """Tell the supervisor the state until the end; raise where a service has failed for good."""
     while not stop.is_set():
         for service in services:
@@ -104,7 +112,10 @@ async def _report(services: list[Service], stop: asyncio.Event) -> None:
                 kind = RefusedError if health.final else TvopsError
                 raise kind(f"{service.name}: {health.detail}")
         try:
-            _write_status(collect_status(services, ready=True))
+            status = collect_status(services, ready=True)
+            status.effects = effects
+            _write_status(status)
+            effects = []
         except BlockingIOError:
             pass  # the supervisor is busy: the next line tells the same
         except OSError:
@@ -121,15 +132,24 @@ async def _watch_supervisor(stop: asyncio.Event) -> None:
     stop.set()
 
 
-async def serve(name: str, configuration: Configuration) -> None:
-    """Run the services until SIGTERM, or until the supervisor is gone."""
+async def serve(name: str, configuration: Configuration, tuned: list[Effect], collector: Collector) -> None:
+    """Run the services until SIGTERM, or until the supervisor is gone.
+
+    Args:
+        name: engine or market.
+        configuration: what the supervisor sent.
+        tuned: what this process has in force already.
+        collector: of its garbage.
+    """
+    settings, sockets = configuration.settings, configuration.tuning.sockets
+    options = SocketOptions(PORTS[name], sockets.get(PORTS[name]))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, stop.set)
     watcher = asyncio.create_task(_watch_supervisor(stop))
-    bus = await Bus.connect(configuration.settings, configuration.urls)
-    services = build_services(name, configuration.settings, bus)
+    bus = await Bus.connect(settings, configuration.urls, SocketOptions("redis", sockets.get("redis")))
+    services = build_services(name, settings, bus, options)
     started: list[Service] = []
     try:
         await asyncio.to_thread(_compile, services)
@@ -140,9 +160,13 @@ async def serve(name: str, configuration: Configuration) -> None:
                 break
             started.append(service)
             await service.start()
-        gc.collect()
-        gc.freeze()
-        await _report(services, stop)
+        collector.settle()
+        collecting = asyncio.create_task(collector.collect())
+        effects = [*tuned, *collector.effects(), *options.try_out(settings.host), *bus.socket_effects()]
+        if name == "market":
+            effects += unconnected_effects("feed", sockets.get("feed", {}), "no feed has a socket")
+        await _report(services, stop, effects)
+        collecting.cancel()
     finally:
         for service in reversed(started):
             begun = time.monotonic()
@@ -191,10 +215,11 @@ def main(arguments: list[str]) -> int:
         os.close(source)
     set_up_logging(configuration.settings.log_level, name)
     os.set_blocking(sys.stdout.fileno(), False)
-    # The default young generation of 700 objects makes the collector run thousands of times a second under load.
-    gc.set_threshold(50_000, 20, 50)
+    wishes = configuration.tuning.process(name)
+    tuned = tune_process(wishes, name)
+    collector = Collector(wishes, name, WORKER_DEFAULTS)
     try:
-        uvloop.run(serve(name, configuration))
+        uvloop.run(serve(name, configuration, tuned, collector))
     except TvopsError as error:
         logger.error("%s", error)
         fatal = str(error) if isinstance(error, FATAL) else ""

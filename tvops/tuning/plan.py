@@ -30,6 +30,7 @@ from tvops.tuning.model import (
 from tvops.tuning.values import parse_wanted, target
 
 NOWHERE = Place("")
+SERVED_LATER = "set by tvops serve --profile at its next start"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,7 +200,8 @@ def _verdict(item: Item, knob: Knob, sight: Sight, facts: Facts, limits: Limits)
     if item.value == item.current:
         return "met", ""
     if knob.kind in SERVE_KINDS:
-        return "serve", state.reason or "set by tvops serve --profile at its next start"
+        # a reason: the running stack was asked for it and could not have it; a new start changes nothing
+        return ("unsupported", state.reason) if state.reason else ("serve", SERVED_LATER)
     if knob.reboot:
         return "reboot", "takes effect at the next boot: tvops tune persist"
     if restart := state.restart or knob.restart:

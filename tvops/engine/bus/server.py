@@ -146,8 +146,9 @@ class EmbeddedServer:
 
     def _drop_unknown(self) -> bool:
         """Leave out what this server's program does not know or want; tell whether it was that which ended it."""
-        key = unknown_key(self._tail(self._log_start))
-        if key is None or key not in self._config.overrides:
+        word = unknown_key(self._tail(self._log_start))
+        key = next((key for key in self._config.overrides if key.split()[0] == word), None)
+        if key is None:
             return False
         value, version = self._config.overrides[key], self._config.binary.version
         logger.warning("%s: %s does not take %s %s, starting without it", self._name, version, key, value)

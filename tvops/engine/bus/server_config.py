@@ -140,7 +140,7 @@ def default_config(role: Role) -> dict[str, str]:
     """Give the keys of which tvops has a default of its own, with their canonical values (bytes, not mb)."""
     lines = (line.partition(" ") for line in (_PERSISTENT + "\n" + _COMMON).splitlines())
     common = {key: value.strip('"') for key, _, value in lines if not key.startswith("client-output")}
-    return common | fixed(role) | {"maxmemory": str(_DEFAULT_MEGABYTES[role.name] << 20)}
+    return common | fixed(role) | {"maxmemory": str(_DEFAULT_MEGABYTES[role.name] << 20), "tcp-backlog": "511"}
 
 
 def _chosen_megabytes(settings: Settings, role: Role) -> int:
@@ -177,6 +177,7 @@ enable-module-command no
 enable-protected-configs no
 timeout 0
 tcp-keepalive 60
+hz 10
 client-output-buffer-limit pubsub 8mb 2mb 60
 client-output-buffer-limit replica 0 0 0
 maxmemory-samples 10

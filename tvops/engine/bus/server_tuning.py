@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tvops.engine.stack_tuning import Effect, EffectState
+from tvops.engine.stack_tuning import Effect, EffectState, outcome
 
 if TYPE_CHECKING:
     from tvops.engine.bus.roles import Role
@@ -17,9 +17,11 @@ _OURS = frozenset({
     "aclfile", "aof-load-truncated", "aof-use-rdb-preamble", "appenddirname", "appendfilename", "bind",
     "cluster-enabled", "crash-memcheck-enabled", "daemonize", "databases", "dbfilename", "dir",
     "enable-debug-command", "enable-module-command", "enable-protected-configs", "include", "loadmodule",
-    "logfile", "pidfile", "port", "protected-mode", "rename-command", "replicaof", "requirepass", "save", "shutdown-timeout",
-    "slaveof", "supervised", "syslog-enabled", "tls-port", "unixsocket", "unixsocketperm", "user",
+    "logfile", "pidfile", "port", "protected-mode", "rename-command", "replicaof", "requirepass", "save",
+    "shutdown-timeout", "slaveof", "supervised", "syslog-enabled", "tls-port", "unixsocket", "unixsocketperm",
+    "user",
 })  # fmt: skip
+_OF_PORTS = frozenset({"tcp-backlog"})
 _CONFIG_ERROR = re.compile(r"FATAL CONFIG FILE ERROR.*?^>>> '([\w-]+)", re.DOTALL | re.MULTILINE)
 _PLAIN = re.compile(r'[^\x00-\x1f\x7f"\'\\#]*')
 _CPU_KEYS = {
@@ -39,15 +41,30 @@ def fixed(role: Role) -> dict[str, str]:
     }  # fmt: skip
 
 
-def part(role: Role, wishes: Mapping[str, str]) -> tuple[dict[str, str], list[Effect]]:
-    """Part the wishes for the server of ``role`` into what it gets, and what it does not, with the reason."""
-    taken, refused = {}, []
+def part(
+    role: Role, wishes: Mapping[str, str], defaults: Mapping[str, str]
+) -> tuple[dict[str, str], list[Effect]]:
+    """Part the wishes for the server of ``role``.
+
+    Args:
+        role: what the server is for.
+        wishes: key -> value.
+        defaults: what it has anyway.
+
+    Returns:
+        What it gets beyond its defaults; and what becomes of the other wishes.
+    """
+    taken, others = {}, []
     for key, value in wishes.items():
-        if not (reason := objection(role, key, value)):
+        if defaults.get(key) == value:
+            others.append(outcome("redis", key, role.name, wishes, value, None))
+        elif key in _OF_PORTS:
+            others.append(left_out(role, key, value, "left", "embedded servers listen on a unix socket only"))
+        elif reason := objection(role, key, value):
+            others.append(left_out(role, key, value, "refused", reason))
+        else:
             taken[key] = value
-        elif fixed(role).get(key) != value:
-            refused.append(left_out(role, key, value, "refused", reason))
-    return taken, refused
+    return taken, others
 
 
 def objection(role: Role, key: str, value: str) -> str:
@@ -56,7 +73,7 @@ def objection(role: Role, key: str, value: str) -> str:
         return f"the {role.name} role stands for {key} {fixed(role)[key]}"
     if key in _OURS:
         return "tvops serve sets it itself"
-    if not _PLAIN.fullmatch(value) or not re.fullmatch(r"[a-z0-9_-]+", key):
+    if not _PLAIN.fullmatch(value) or not re.fullmatch(r"[a-z0-9_-]+( [a-z]+)?", key):
         return "has characters that a configuration file cannot have there"
     if key == "maxmemory" and not value.isdigit():
         return "must be a number of bytes"

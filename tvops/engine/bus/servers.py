@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from tvops.engine.bus.roles import ROLES
 from tvops.engine.bus.server import EmbeddedServer
-from tvops.engine.bus.server_config import Binary, find_binary, server_config
+from tvops.engine.bus.server_config import Binary, default_config, find_binary, server_config
 from tvops.engine.bus.server_tuning import cpu_lines, left_out, part
 from tvops.engine.process_attributes import read_attribute
 from tvops.engine.services import Health
@@ -46,7 +46,7 @@ class EmbeddedServers:
         }
         self._servers: dict[str, EmbeddedServer] = {}
         self._troubles: dict[str, str] = {}
-        self._refused: list[Effect] = []
+        self._others: list[Effect] = []
         self._lock: int | None = None
 
     async def start(self) -> dict[str, str]:
@@ -78,10 +78,10 @@ class EmbeddedServers:
         """Make the server of a role, which `start` starts; give its URL."""
         role, process = ROLES[name], self._tuning.process("redis")
         wishes = cpu_lines(process, self._cpus) | self._tuning.servers.get(name, {})
-        taken, refused = part(role, wishes)
+        taken, others = part(role, wishes, default_config(role))
         config = server_config(self._settings, role, binary, taken)
         self._servers[name] = EmbeddedServer(config, process)
-        self._refused += refused
+        self._others += others
         return f"unix://{quote(str(config.socket))}"
 
     def effects(self) -> list[Effect]:
@@ -91,7 +91,7 @@ class EmbeddedServers:
             for name in self._external
             for key, value in self._tuning.servers.get(name, {}).items()
         ]
-        return [*self._refused, *external, *(e for server in self._servers.values() for e in server.effects)]
+        return [*self._others, *external, *(e for server in self._servers.values() for e in server.effects)]
 
     async def supervise(self) -> None:
         """Restart servers that end, after a back-off that doubles; runs until it is cancelled."""
