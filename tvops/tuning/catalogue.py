@@ -41,15 +41,17 @@ def load_catalogue(folder: Path | None = None) -> dict[str, Knob]:
 @cache
 def _load(folder: Path) -> dict[str, Knob]:
     knobs: dict[str, Knob] = {}
-    places: dict[str, str] = {}  # id -> FILE:LINE
+    files: dict[str, Located] = {}  # id -> where it is defined
     for path in _files(folder):
-        for knob, place in _knobs_of(load_yaml(path)):
+        file = load_yaml(path)
+        for knob in _knobs_of(file):
             if knob.id in knobs:
-                raise UsageError(f"{place}: {knob.id} is defined twice, first at {places[knob.id]}")
+                first = files[knob.id].place("knobs", knob.id)
+                raise UsageError(f"{file.place('knobs', knob.id)}: {knob.id} is defined twice, first at {first}")
             knobs[knob.id] = knob
-            places[knob.id] = place
+            files[knob.id] = file
     for knob in knobs.values():
-        _check_coupled(knob, knobs, places[knob.id])
+        _check_coupled(knob, knobs, files[knob.id])
     return knobs
 
 
@@ -71,14 +73,14 @@ def _rank(path: Path) -> tuple[int, str]:
     return FILES.index(path.stem) if path.stem in FILES else len(FILES), path.name
 
 
-def _knobs_of(file: Located) -> Iterator[tuple[Knob, str]]:
+def _knobs_of(file: Located) -> Iterator[Knob]:
     top = file.value
     if not isinstance(top, dict) or not isinstance(top.get("knobs"), dict):
         raise UsageError(f"{file.place('knobs')}: a catalogue file is a mapping 'knobs:' of ids to fields")
     if extra := [key for key in top if key != "knobs"]:
         raise UsageError(f"{file.place(extra[0])}: {extra[0]} is unknown; a catalogue file has 'knobs:' only")
     for name, fields in top["knobs"].items():
-        yield _knob(file, name, fields), file.place("knobs", name)
+        yield _knob(file, name, fields)
 
 
 def _knob(file: Located, name: str, fields: Any) -> Knob:
@@ -122,9 +124,11 @@ def _conversion_error(file: Located, name: str, fields: Mapping[str, Any], messa
     return _error(file, name, field, f"is {fields[field]!r}: {problem}{fix}")
 
 
-def _check_coupled(knob: Knob, knobs: Mapping[str, Knob], place: str) -> None:
+def _check_coupled(knob: Knob, knobs: Mapping[str, Knob], file: Located) -> None:
     for other in knob.coupled:
+        if other == knob.id:
+            raise _error(file, knob.id, "coupled", "names the knob itself")
         if other not in knobs:
-            raise UsageError(f"{place}: {knob.id}: coupled names {other}, which no file defines")
-        if other == knob.id or knob.id not in knobs[other].coupled:
-            raise UsageError(f"{place}: {knob.id}: coupled names {other}, which does not name {knob.id} in turn")
+            raise _error(file, knob.id, "coupled", f"names {other}, which no file defines")
+        if knob.id not in knobs[other].coupled:
+            raise _error(file, knob.id, "coupled", f"names {other}, which does not name {knob.id} in turn")

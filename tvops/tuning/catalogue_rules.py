@@ -95,7 +95,7 @@ def _sysctl_problems(knob: Knob) -> Problems:
 
 
 def _file_problems(knob: Knob) -> Problems:
-    if not knob.where.startswith(("/proc/", "/sys/", "/dev/")) or "/../" in knob.where:
+    if not knob.where.startswith(("/proc/", "/sys/", "/dev/")) or ".." in knob.where.split("/"):
         yield "where", f"is {knob.where!r}; a file of the kernel is below /proc, /sys or /dev"
     if knob.where.startswith("/proc/sys/"):
         yield "where", f"is a sysctl: kind sysctl, id {knob.where.removeprefix('/proc/sys/').replace('/', '.')}"
