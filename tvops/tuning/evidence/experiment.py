@@ -88,10 +88,8 @@ class Experiment:
 
     def _run(self, seconds: float) -> None:
         self._tell(Progress("trying the probes", 0, 0, seconds))
-        begun = time.monotonic()
         costs = self._try_probes()
-        left = seconds - (time.monotonic() - begun)
-        self.schedule = make_schedule(self.probes, costs, len(self.treatments), left, self._settle)
+        self.schedule = make_schedule(self.probes, costs, len(self.treatments), seconds, self._settle)
         self._started = time.monotonic()
         changes = len(self.treatments)
         self._report(f"{self.schedule.pairs} pairs of blocks for the control and each of {changes} changes")
