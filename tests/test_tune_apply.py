@@ -216,8 +216,8 @@ def test_a_full_disk_of_the_journal_stops_and_undoes(tree: Tree) -> None:
         signal.signal(signal.SIGXFSZ, handler)
     assert len(told) > 5
     assert set(told) == {
-        f"state directory {tree.state.path}: File too large; make room there, or name another with TVOPS_STATE_DIR; "
-        "what this run had changed is undone"
+        f"state directory {tree.state.path}: File too large; make room there, or name another with "
+        "TVOPS_STATE_DIR; what this run had changed is undone"
     }
 
 

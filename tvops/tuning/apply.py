@@ -11,7 +11,7 @@ from tvops.tuning.file_writes import put_again, write_file
 from tvops.tuning.interruption import Interruption
 from tvops.tuning.journal import Journal
 from tvops.tuning.model import Driver, ExitCode, Item, Kind, Knob, NotWrittenError, State
-from tvops.tuning.records import Done, End, Entry, Failed, FileWrite, PlannedFile, Write
+from tvops.tuning.records import Done, End, Entry, Failed, FileWrite, PlannedFile, Stuck, Write
 from tvops.tuning.rollback import WayBack, is_made_of, roll_back
 
 Progress = Callable[[Item], None]
@@ -154,12 +154,9 @@ class _Transaction:
             item.outcome = "written"
             return
         reason = reason or f"reads back {found or now.reason or 'nothing'} instead of {item.value}"
-        self._fail(item, self._run.run.entries[write.n], reason, found)
-
-    def _fail(self, item: Item, entry: Entry, reason: str, found: str | None) -> None:
-        self._run.append(Failed(entry.write.n, reason, found))
+        self._run.append(Failed(write.n, reason, found))
         item.outcome, item.reason = "failed", reason
-        self._put_back(item, entry)
+        self._put_back(item, self._run.run.entries[write.n])
 
     def _put_back(self, item: Item, entry: Entry) -> None:
         """Undo a failed write, where it changed anything."""
@@ -189,7 +186,11 @@ class _Transaction:
         ):
             self._write(item, write, knob, driver)
         else:
-            self._fail(item, entry, f"somebody else changed it to {item.current or now.reason}", item.current)
+            item.outcome, item.reason = (
+                "stuck",
+                f"somebody else changed it to {item.current or now.reason}; left alone",
+            )
+            self._run.append(Stuck(write.n, item.reason))
 
 
 def _hindrance(item: Item, knob: Knob, driver: Driver, now: State) -> str:

@@ -52,8 +52,8 @@ def roll_back(
     if not live and run.run.end:
         return []
     with Interruption():  # what was begun is finished: a run that is undone by half helps nobody
-        run.note(Rollback(time.time(), user_name(), reason, force))
         way_back = WayBack(run, catalogue, drivers, force)
+        run.note(Rollback(time.time(), user_name(), reason, force))
         restored = [way_back.undo(entry) for entry in reversed(live)]
         complete = not any(one.incomplete for one in restored)
         run.note(End(time.time(), outcome if complete else "incomplete", reason))
