@@ -219,6 +219,18 @@ def test_an_overlay_extends_nothing(tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"{path}:1: extends: is not known here; an overlay extends nothing; use")
 
 
+def test_overlays_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    put(tmp_path, ".hidden.yaml", "knobs: [\n")
+    assert resolve("prod", overlays=tmp_path).wishes == resolve("prod", overlays=tmp_path / "none").wishes
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(SettingsError, match="loop: overlays of profiles cannot be read: Too many levels"):
+        resolve("prod", overlays=loop)
+    (tmp_path / "x.yaml").mkdir()
+    with pytest.raises(SettingsError, match=r"x\.yaml: is not a regular file"):
+        resolve("prod", overlays=tmp_path)
+
+
 def test_a_longer_circle_is_named(tmp_path: Path) -> None:
     a = put(tmp_path, "a.yaml", "extends: b.yaml\n")
     put(tmp_path, "b.yaml", "extends: c.yaml\n")
@@ -228,7 +240,9 @@ def test_a_longer_circle_is_named(tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"{c}:2: extends: a circle: a extends b extends c extends a")
 
 
-@pytest.mark.parametrize("name", ["nope", "../prod", "prod.yml", "", "/etc", "prod/../prod"])
+@pytest.mark.parametrize(
+    "name", ["nope", "../prod", "prod.yml", "", "/etc", "prod/../prod", "a" * 300, "/" + "a" * 5000, "a\0/b"]
+)
 def test_an_unknown_profile_is_named(name: str) -> None:
     with pytest.raises(SettingsError, match="profile: there is no profile") as caught:
         load_profile_chain(name)

@@ -103,9 +103,17 @@ def load_profile_chain(name_or_path: str, overlays: Path | None = None) -> list[
         raise SettingsError(f"profile: {_missing(name_or_path)}")
     chain: list[ProfileFile] = []
     _extend(chain, path, ())
-    folder = overlay_folder() if overlays is None else overlays
-    files = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
+    files = _overlays_in(overlay_folder() if overlays is None else overlays)
     return chain + [overlay for file in files if _applies(overlay := _read(file, overlay=True), chain[-1].name)]
+
+
+def _overlays_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix == ".yaml" and path.name[0] != ".")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise SettingsError(f"{folder}: overlays of profiles cannot be read: {error.strerror}") from None
 
 
 def _applies(overlay: ProfileFile, name: str) -> bool:
@@ -114,11 +122,14 @@ def _applies(overlay: ProfileFile, name: str) -> bool:
 
 def _find(name: str, beside: Path) -> Path | None:
     """Give the file of a name or path, which is relative to the folder ``beside``."""
-    if "/" in name or name.endswith((".yaml", ".yml")):
-        path = beside / name
+    is_path = "/" in name or name.endswith((".yaml", ".yml"))
+    if not is_path and not _NAME.fullmatch(name):
+        return None
+    path = beside / name if is_path else resource("profiles") / f"{name}.yaml"
+    try:
         return path if path.is_file() else None
-    path = resource("profiles") / f"{name}.yaml"
-    return path if _NAME.fullmatch(name) and path.is_file() else None
+    except OSError:  # a folder that may not be entered, or a name that is too long
+        return None
 
 
 def _missing(name: str) -> str:

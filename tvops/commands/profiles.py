@@ -41,7 +41,10 @@ def show(
     root: Path = _ROOT,
     as_json: bool = _JSON,
 ) -> None:
-    """Show a profile as it holds on this host: every knob, its value, where that comes from, what a guard says."""
+    """Show a profile (dev, prod, ull or a YAML file) as it holds on this host.
+
+    Every knob with its value, the line that it comes from, and what a guard says.
+    """
     import msgspec
 
     profile = _resolve(root, name, assignments or [])
@@ -79,7 +82,10 @@ def diff(
     root: Path = _ROOT,
     as_json: bool = _JSON,
 ) -> None:
-    """Show what two profiles say differently on this host; --set changes B. The exit code is 0 either way."""
+    """Show what two profiles say differently on this host.
+
+    --set changes the second one. The exit code is 0 whether they differ or not.
+    """
     import msgspec
 
     first, second = _resolve(root, one, []), _resolve(root, other, assignments or [])
