@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,9 +32,13 @@ class DeniedError(Exception):
 class Link:
     """One connection, made at the first call and made again after a loss."""
 
-    def __init__(self, options: Mapping[str, Any] | None) -> None:
-        """Take what `redis.connection.parse_url` gives; None: the address is not known."""
+    def __init__(self, options: Mapping[str, Any] | None, login_hint: str) -> None:
+        """Take what `redis.connection.parse_url` gives; None: the address is not known.
+
+        ``login_hint`` says how to give a password where the server asks for one.
+        """
         self._options = options
+        self._login_hint = login_hint
         self._connection: AbstractConnection | None = None
         self._away_until = 0.0
         self._why_away = ""
@@ -74,8 +79,9 @@ class Link:
         try:
             return _within(CONNECT_SECONDS + CALL_SECONDS, lambda: self._exchange(words))
         except AuthenticationError as error:
-            asks = "required" in str(error).lower()
-            raise self.lost("asks for a password" if asks else "refuses user or password of its URL") from None
+            if "required" in str(error).lower():
+                raise self.lost(f"asks for a password: {self._login_hint}") from None
+            raise self.lost("refuses user or password of its URL") from None
         except BusyLoadingError:
             raise self.lost("is still loading its data") from None
         except NoPermissionError:
@@ -180,6 +186,10 @@ def _plain(error: BaseException) -> str:
     for _ in range(8):
         if isinstance(link, RedisTimeoutError | TimeoutError):
             return f"does not answer within {CALL_SECONDS:.0f} s"
+        if isinstance(link, ssl.SSLCertVerificationError):
+            return f"shows a certificate that is not trusted: {link.verify_message}"
+        if isinstance(link, ssl.SSLError):
+            return f"does not talk TLS with us: {(link.reason or 'no reason').lower().replace('_', ' ')}"
         if isinstance(link, OSError) and link.strerror:
             return f"cannot be reached: {link.strerror.lower()}"
         link = link.__cause__ or link.__context__ if link else None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tvops.tuning.kinds.redis_link import NOT_REDIS, DeniedError, Link, NoAnswerError
-from tvops.tuning.kinds.redis_servers import RedisServer, address_of, join_address
+from tvops.tuning.kinds.redis_servers import STACK_ROLES, RedisServer, address_of, join_address, variable_of
 
 SECRETS = frozenset(
     {"requirepass", "masterauth", "primaryauth", "tls-key-file-pass", "tls-client-key-file-pass", "hash-seed"}
@@ -34,7 +34,7 @@ class Node:
         self.embedded = server.embedded
         self.address = address
         self.name = server.role  # `open_nodes` adds the address where a role has several
-        self.link = Link(options)
+        self.link = Link(options, _login_hint(server.role))
         self._options = options or {}
         self._fixed: dict[str, str] = {}
         self._holds_ledger: bool | None = None
@@ -217,3 +217,8 @@ def _reason(refusal: str) -> str:
         if "immutable" in refusal
         else "is protected: start the server with enable-protected-configs yes"
     )
+
+
+def _login_hint(role: str) -> str:
+    more = "" if role in STACK_ROLES else f", and name it with --redis {role}"
+    return f"set {variable_of(role)} to a URL with it{more}"

@@ -18,6 +18,8 @@ MEMORY_SHARE = 75
 HEADROOM = 10
 """Percent that maxmemory has to be above what a server holds."""
 
+_CAP_SYS_RESOURCE = 24
+
 
 class Question(msgspec.Struct, frozen=True):
     """A value that is to be set, and what its harm depends on."""
@@ -141,16 +143,24 @@ def _maxclients(question: Question) -> str:
 
 
 def _file_limit(process: int) -> int | None:
-    """Give the hard limit of open files of a server process of this host; None where that is not to be seen."""
+    """Give how many files a server process of this host may open at most; None where that is not to be seen."""
     folder = Path("/proc") / str(process)
     try:
         if not any(name in (folder / "comm").read_text() for name in ("redis", "valkey")):
             return None  # the id is of another PID namespace
-        lines = (folder / "limits").read_text().splitlines()
+        limits = _table(folder / "limits", "Max open files")
+        capabilities = _table(folder / "status", "CapEff:")
     except OSError:
         return None
-    words = next((line.split() for line in lines if line.startswith("Max open files")), [])
-    return number(words[4]) if len(words) > 4 else None
+    if capabilities and int(capabilities[0], 16) >> _CAP_SYS_RESOURCE & 1:
+        return None  # it raises the limit by itself
+    return number(limits[1]) if len(limits) > 1 else None
+
+
+def _table(path: Path, name: str) -> list[str]:
+    """Give the words behind a name at the beginning of a line."""
+    lines = (line for line in path.read_text().splitlines() if line.startswith(name))
+    return next(lines, "").removeprefix(name).split()
 
 
 def _timeout(question: Question) -> str:
