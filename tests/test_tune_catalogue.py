@@ -223,7 +223,7 @@ def test_what_may_lose_data_or_the_machine_says_so() -> None:
 def test_the_lists_of_the_caller_do_not_change_the_catalogue() -> None:
     mine = load_catalogue()
     mine.clear()
-    assert load_catalogue() == KNOBS
+    assert "net.core.rmem_max" in load_catalogue()
 
 
 # Dead keys

@@ -302,6 +302,12 @@ def test_the_target_of_cpus_is_a_fixed_point(type_: ValueType, wish: str, curren
     assert format_cpus(parse_cpus(once)) == once
 
 
+def test_any_of_several_numbers_is_good_enough() -> None:
+    assert wanted_value(knob(), "60|30", "30") == "30"
+    assert wanted_value(knob(), "60|30", "45") == "60"
+    assert wanted_value(knob("int", "us"), "1ms | 50us", "50") == "50"
+
+
 def test_roles_and_words_for_cpus() -> None:
     affinity = knob("cpulist")
     assert wanted_value(affinity, "$irq", "0-3") == "0,2"
