@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,12 +16,12 @@ import msgspec
 
 from tvops.errors import RefusedError, TvopsError
 from tvops.profile_files import UNTOUCHED
-from tvops.tuning.file_writes import look, write_file
+from tvops.tuning.apply import apply_files
+from tvops.tuning.file_writes import look
 from tvops.tuning.host import Host
-from tvops.tuning.interruption import Interruption
-from tvops.tuning.journal import Journal, StateDirectory
-from tvops.tuning.model import Driver, Item, Kind, Knob, NotWrittenError, Profile
-from tvops.tuning.records import End, FileWrite, PlannedFile, Run
+from tvops.tuning.journal import StateDirectory
+from tvops.tuning.model import Driver, Item, Kind, Knob, Profile
+from tvops.tuning.records import FileWrite, PlannedFile, Run
 from tvops.tuning.rendering import kernel_files, units
 from tvops.tuning.rendering.boot_loader import find_boot_loader
 from tvops.tuning.rendering.redis_files import redis_files
@@ -102,7 +101,7 @@ def _change(path: str, text: str | None, host: Host, ours: bytes | None) -> File
     try:
         found = look(host, path)
     except OSError as error:
-        return FileChange(path, "conflict", reason=error.strerror or str(error))
+        return FileChange(path, "conflict", reason=f"cannot be read ({(error.strerror or str(error)).lower()})")
     now = found.content if found else None
     wanted = None if text is None else text.encode()
     if now == wanted:
@@ -172,25 +171,8 @@ def persist(
             raise TvopsError(f"{stuck.name}: {stuck.reason}")
     planned = [PlannedFile(path=path, content=text) for path, text in files.items()]
     with state.new_run("persist", command=command, root=host.root, profile=profile.name, files=planned) as run:
-        _write(run, planned)
+        apply_files(planned, run)
     return changes
-
-
-def _write(run: Journal, planned: Sequence[PlannedFile]) -> None:
-    path = ""
-    try:
-        with Interruption() as stop:
-            for file in planned:
-                path = file.path
-                write_file(run, path, file.content, file.mode)
-                stop.check()
-            run.append(End(time.time(), "applied"))
-    except BaseException as error:
-        stuck = [one for one in roll_back(run, {}, {}, reason=str(error), outcome="failed") if one.incomplete]
-        rest = f"; {stuck[0].name} could not be put back: {stuck[0].reason}" if stuck else ""
-        if isinstance(error, NotWrittenError):
-            raise TvopsError(f"{path}: {error}; nothing is persisted{rest}") from None
-        raise
 
 
 def unpersist(state: StateDirectory, host: Host, force: bool = False) -> list[Restored]:

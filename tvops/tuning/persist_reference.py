@@ -82,10 +82,7 @@ def build(machine: Machine, catalogue: Mapping[str, Knob], root: Path) -> None:
     for cpu in range(machine.cpus):
         files[f"/sys/devices/system/cpu/cpu{cpu}/topology/core_cpus_list"] = str(cpu)
     for knob in catalogue.values():
-        # No slice has been made, and a fresh machine's debugfs is not looked at.
-        if knob.kind in ("sysctl", "file") and not knob.where.startswith(
-            ("/sys/fs/cgroup/", "/sys/kernel/debug/")
-        ):
+        if knob.kind in ("sysctl", "file") and knob.id not in machine.absent:
             files |= dict.fromkeys(_paths(knob, machine), str(machine.values.get(knob.id, 0)))
     for path, text in files.items():
         file = root / path.lstrip("/")

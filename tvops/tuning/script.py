@@ -36,7 +36,7 @@ mask() { tr -d ',[:space:]' <"$1" | sed 's/^0*\\(.\\)/\\1/'; }
 put() { printf '%s\\n' "$1" >"$2"; }
 
 # Changes one setting, reads it back and reports. What reads and what writes are commands; without one that reads,
-# the exit code of the other has to do.
+# the exit code of the other has to do. Each runs in a shell of its own, which a missing password may end.
 change() { # name, required or optional, what it shows before, and after, command that reads, writes, undoes
     now=$3
     [ -z "$5" ] || now=$(eval "$5" 2>/dev/null) || now='?'
@@ -46,19 +46,19 @@ change() { # name, required or optional, what it shows before, and after, comman
     fi
     if [ "$now" != "$3" ]; then
         reason="shows $now by now, $3 when this was planned"
-    elif ! eval "$6" >/dev/null; then
+    elif ! (eval "$6") >/dev/null; then
         reason='was not taken'
     else
         now=$4
         [ -z "$5" ] || now=$(eval "$5" 2>/dev/null) || now='?'
         if [ "$now" = "$4" ]; then
-            undo="{ $7 ; } || stuck=1
+            undo="($7) || stuck=1
 $undo"
             printf 'changed  %s: %s -> %s\\n' "$1" "$3" "$4"
             return
         fi
         reason="reads back as $now"
-        eval "$7" || stuck=1
+        (eval "$7") >/dev/null || stuck=1
     fi
     printf 'failed   %s: %s -> %s: %s\\n' "$1" "$3" "$4" "$reason" >&2
     [ "$2" = optional ] || give_up
@@ -67,7 +67,7 @@ $undo"
 
 give_up() {
     printf 'undoing everything\\n' >&2
-    eval "$undo"
+    eval "$undo" >/dev/null
     [ "$stuck" -eq 0 ] || { printf 'something could not be undone\\n' >&2; exit 7; }
     exit 1
 }
