@@ -84,7 +84,7 @@ def diff_of(items: list[dict[str, Any]]) -> dict[str, str]:
     changed = [
         i for i in items if i.get("outcome") == "written" or (i.get("state") == "pending" and not i.get("outcome"))
     ]
-    before = "".join(f"{i['id']} = {i['before'] if 'before' in i else i['current']}\n" for i in changed)
+    before = "".join(f"{i['id']} = {i['before'] if i.get('outcome') else i['current']}\n" for i in changed)
     after = "".join(f"{i['id']} = {i['value']}\n" for i in changed)
     return {"before": before, "after": after}
 

@@ -52,22 +52,34 @@ def gather(items: Sequence[Item]) -> list[tuple[str, Item]]:
     return sorted(rows, key=lambda row: ORDER.index(told(row[1])))
 
 
-def print_table(items: Sequence[Item], everything: bool) -> None:
-    """Print a plan as a table; what is as wanted or left out only where ``everything`` is asked for."""
+def print_plan(items: Sequence[Item], everything: bool) -> None:
+    """Print a plan: a table of what there is to do, and what is not supported here in a line per reason.
+
+    With ``everything`` all of it stands in the table, what is as wanted and what is left out too.
+    """
+    rows = gather(items)
+    _print_table([row for row in rows if everything or told(row[1]) not in ("met", "skipped", "unsupported")])
+    if everything:
+        return
+    reasons: dict[str, list[str]] = {}
+    for label, item in rows:
+        if told(item) == "unsupported":
+            reasons.setdefault(item.reason, []).append(label)
+    for reason, labels in reasons.items():
+        console().print(f"{reason}: {', '.join(labels)}", markup=False)
+
+
+def _print_table(rows: Sequence[tuple[str, Item]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("knob", "current → wanted", "state", "risk", "scope", "why"):
-        table.add_column(name, no_wrap=name in ("knob", "state", "risk", "scope"), overflow="fold")
-    for label, item in gather(items):
-        if told(item) in ("met", "skipped") and not everything:
-            continue
+        table.add_column(name, no_wrap=name in ("state", "risk", "scope"), overflow="fold")
+    for label, item in rows:
         reason = f"{item.reason}; {item.why}" if item.reason and item.why else item.reason or item.why
-        table.add_row(
-            label, change(item), f"[{COLOURS.get(told(item), 'default')}]{told(item)}[/]",
-            item.risk, item.scope, _plain(reason),
-        )  # fmt: skip
-    if table.row_count:
+        state = f"[{COLOURS.get(told(item), 'default')}]{told(item)}[/]"
+        table.add_row(_plain(label), _plain(change(item)), state, item.risk, item.scope, _plain(reason))
+    if rows:
         console().print(table)
 
 
@@ -77,20 +89,22 @@ def _plain(text: str) -> str:
 
 def change(item: Item) -> str:
     """Give `current → wanted` of an item, with the profile's own words where they say more."""
-    current = "?" if item.current is None else item.current or "(none)"
-    if item.value == item.current:
-        return _plain(current)
-    value = item.value if item.value or item.current is not None else item.wanted
+    now = item.current if item.before is None else item.before
+    current = "?" if now is None else now or "(none)"
+    if item.value == now:
+        return current
+    value = item.value if item.value or now is not None else item.wanted
     extra = f" ({item.wanted})" if item.wanted.startswith((">", "<", "$")) and item.wanted != value else ""
-    return _plain(f"{current} → {value or '(none)'}{extra}")
+    return f"{current} → {value or '(none)'}{extra}"
 
 
 def diff_lines(items: Sequence[Item]) -> list[str]:
-    """Give the pending and written items in the form of a diff."""
+    """Give what differs, or was changed, in the form of a diff."""
     lines = []
     for item in items:
         if told(item) in ("pending", "written", "reboot", "restart", "privilege", "serve"):
-            lines += [f"@@ {item.id}", f"-{'' if item.current is None else item.current}", f"+{item.value}"]
+            before = item.current if item.before is None else item.before
+            lines += [f"@@ {item.id}", f"-{before or ''}", f"+{item.value}"]
     return lines
 
 

@@ -120,6 +120,7 @@ class Item(msgspec.Struct, kw_only=True):
     reason: str = ""
     why: str = ""
     origin: str = ""  # "prod.yaml:31": where the wish comes from
+    before: str | None = None  # what stood there before it was written
     outcome: Outcome = ""
 
     @property

@@ -13,7 +13,7 @@ from tvops.commands.tune.recovering import settle_interrupted
 from tvops.errors import RefusedError, UsageError
 from tvops.tuning.apply import apply_plan
 from tvops.tuning.journal import StateDirectory, state_directory
-from tvops.tuning.listing import as_json, diff_lines, print_table, summary
+from tvops.tuning.listing import as_json, diff_lines, print_plan, summary
 from tvops.tuning.model import ExitCode, Item, Profile
 from tvops.tuning.plan import Limits, exit_code, hindrances
 from tvops.tuning.profiles import chosen_profile
@@ -92,6 +92,9 @@ def _change(order: Order, state: StateDirectory) -> int:
         more: dict[str, object] = {}
         if order.measure:
             more["evidence"] = _measure(order, state, setup, profile, items)
+        for item in items:
+            if item.state == "pending":
+                item.before = item.current
         with state.new_run(
             "apply", command=this_command(), root=setup.host.root, profile=profile.name,
             items=items,
@@ -135,7 +138,7 @@ def _measure(
 
 
 def _show(items: Sequence[Item], order: Order) -> None:
-    print_table(items, order.everything)
+    print_plan(items, order.everything)
     if order.diff:
         typer.echo("\n".join(diff_lines(items)))
 
@@ -146,5 +149,5 @@ def _tell(order: Order, profile: Profile, items: list[Item], code: ExitCode, **m
         return code
     typer.echo(f"profile {profile.name}: {summary(items)}")
     if run := cast(str, more.get("run", "")):
-        typer.echo(f"run {run}; tvops tune rollback undoes it", err=True)
+        typer.echo(f"tvops tune rollback {run} undoes this run", err=True)
     return code

@@ -25,13 +25,15 @@ def verify(
     everything: bool = options.EVERYTHING,
     as_json: bool = options.JSON,
 ) -> int:
-    """Compare the host with a profile, knob by knob. Changes nothing.
+    """Compare the host with a profile.
+
+    Knob by knob; changes nothing.
 
     Exit codes: 0 as wanted; 3 something differs; 4 some knobs are not supported here; 5 something differs that
     needs privilege; 6 a reboot or restart is pending.
     """
     from tvops.tuning.listing import as_json as to_json
-    from tvops.tuning.listing import print_table, summary
+    from tvops.tuning.listing import print_plan, summary
     from tvops.tuning.plan import Limits, exit_code
     from tvops.tuning.profiles import chosen_profile
     from tvops.tuning.setup import Reach, opened
@@ -46,7 +48,7 @@ def verify(
     if as_json:
         typer.echo(to_json(resolved.name, items, code))
     else:
-        print_table(items, everything)
+        print_plan(items, everything)
         typer.echo(f"profile {resolved.name}: {summary(items)}")
     return code
 
@@ -59,7 +61,9 @@ def drift(
     config: Path | None = options.CONFIG,
     as_json: bool = options.JSON,
 ) -> int:
-    """Tell what changed since tvops wrote it, and who may have done it. Changes nothing.
+    """Tell what changed since tvops wrote it.
+
+    And which file, program or later run may have done it. Changes nothing.
 
     Exit codes: 0 everything is as tvops left it; 3 something is not.
     """
@@ -86,7 +90,7 @@ def drift(
 
 @app.command()
 def history(as_json: bool = options.JSON) -> int:
-    """List the runs that changed this host, newest last."""
+    """List the runs that changed this host."""
     from datetime import datetime
 
     from tvops.commands.tune.printing import print_json
@@ -115,7 +119,10 @@ def explain(
     profile: str | None = options.PROFILE,
     as_json: bool = options.JSON,
 ) -> int:
-    """Tell what a knob does, what it costs, where that is written, and how it stands here."""
+    """Tell what a knob does and costs.
+
+    And where that is written, what the profiles want of it, and how it stands here.
+    """
     from tvops.commands.tune.printing import print_json
     from tvops.tuning.explanation import explain_knob, render
     from tvops.tuning.setup import Reach, opened

@@ -38,9 +38,9 @@ def measure(
     config: Path | None = options.CONFIG,
     as_json: bool = options.JSON,
 ) -> int:
-    """Measure what the changes of a profile do here: apply, measure, undo, measure, in random order, many times.
+    """Measure what the changes of a profile do here.
 
-    Only safe knobs that can be flipped on a running host are touched; at the end everything is as it was. An API
+    Apply, measure, undo, measure, in random order, many times. Only safe knobs that can be flipped on a running host are touched; at the end everything is as it was. An API
     key for --gateway comes from $TVOPS_API_KEY. Exit code: 0 measured, 7 something could not be put back.
     """
     import os

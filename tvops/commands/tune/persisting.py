@@ -26,9 +26,9 @@ def persist(
     wait: float = options.WAIT,
     as_json: bool = options.JSON,
 ) -> int:
-    """Write files that make the host so at every boot: sysctl.d, tmpfiles.d, udev, systemd.
+    """Make the host so at every boot.
 
-    The boot loader is never touched: what it needs is written to a file, with an instruction.
+    Writes files of sysctl.d, tmpfiles.d, udev and systemd, rendered from the profile. The boot loader is never touched: what it needs is written to a file, with an instruction.
     Exit codes: 0 the files are there; 1 a file is not ours; 3 with --check, something would change.
     """
     from tvops.commands.tune.printing import can_ask, this_command
@@ -69,7 +69,9 @@ def unpersist(
     wait: float = options.WAIT,
     as_json: bool = options.JSON,
 ) -> int:
-    """Take the files of persist away again, and put back what was there before.
+    """Take the files of persist away again.
+
+    What was there before them is put back.
 
     Exit codes: 0 everything is as it was; 3 with --check, something would change; 7 a file was left, and why.
     """

@@ -29,7 +29,9 @@ def rollback(
     config: Path | None = options.CONFIG,
     as_json: bool = options.JSON,
 ) -> int:
-    """Put back what a run changed, and nothing else. What somebody else changed since is left alone and named.
+    """Put back what a run changed, and nothing else.
+
+    What somebody else changed since is left alone and named.
 
     Exit codes: 0 everything is as it was; 7 something is not, and why.
     """
