@@ -286,6 +286,23 @@ def test_processes_get_what_the_strongest_of_them_needs(tmp_path: Path) -> None:
     assert not any(line.startswith("CPUSchedulingPolicy") for line in lines)
 
 
+def test_a_unit_under_a_second_name_gets_no_drop_in_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "lib/systemd/system"
+    folder.mkdir(parents=True)
+    (folder / "redis-server.service").touch()
+    (folder / "redis.service").symlink_to("/lib/systemd/system/redis-server.service")
+    (folder / "valkey.service").touch()
+    assert units.server_units(Host(tmp_path)) == ["redis-server", "valkey"]
+
+
+def test_a_profile_that_wants_no_files_takes_those_of_another_away(machine: Machine) -> None:
+    before = snapshot(machine.root)
+    machine.persist(TWO)
+    assert machine.persist({}) == ["removed", "removed"]
+    assert snapshot(machine.root) == before
+    assert machine.persist({}) == []
+
+
 def test_a_slice_with_cpus_of_its_own_is_made_for_the_stack(tmp_path: Path) -> None:
     files = render(tmp_path, {}, assignments=("cpuset.cpus=4-7", "cpuset.partition=isolated", "process.nice=-1"))
     assert "AllowedCPUs=4-7" in files[units.SLICE_UNIT]

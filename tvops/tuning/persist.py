@@ -169,6 +169,8 @@ def persist(
         stuck = next((one for one in unpersist(state, host, force) if one.incomplete), None)
         if stuck:
             raise TvopsError(f"{stuck.name}: {stuck.reason}")
+    if not files:
+        return changes
     planned = [PlannedFile(path=path, content=text) for path, text in files.items()]
     with state.new_run("persist", command=command, root=host.root, profile=profile.name, files=planned) as run:
         apply_files(planned, run)

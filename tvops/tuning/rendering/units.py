@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from tvops.cpu_lists import format_cpus, parse_cpus
 from tvops.tuning.host import Host
@@ -23,10 +24,16 @@ _AFTER_SETTINGS = "After=systemd-sysctl.service systemd-tmpfiles-setup.service"
 
 
 def server_units(host: Host) -> list[str]:
-    """Give the units of Redis and Valkey that this host has."""
-    return [
-        name for name in SERVER_UNITS if any(host.exists(f"{folder}/{name}.service") for folder in _UNIT_FOLDERS)
-    ]
+    """Give the units of Redis and Valkey that this host has, without those that are another's second name."""
+    return [name for name in SERVER_UNITS if any(_is_unit(host, f"{f}/{name}.service") for f in _UNIT_FOLDERS)]
+
+
+def _is_unit(host: Host, path: str) -> bool:
+    try:
+        alias = PurePosixPath(host.readlink(path)).name
+    except OSError:
+        return host.exists(path)
+    return alias == PurePosixPath(path).name and host.exists(path)
 
 
 def slice_file(profile: Profile, settings: Sequence[Setting]) -> str:
