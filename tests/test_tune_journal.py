@@ -227,7 +227,7 @@ def test_old_journals_go_unless_something_of_them_is_left(tmp_path: Path, monkey
             with tree.begin([]) as run:
                 run.append(End(1.0, "applied"))
                 over.append(run.run.id)
-    assert tree.state.ids() == [applied, *over[-4:]]  # three, and the newest that was not over when it began
+    assert tree.state.ids() == [applied, *over[-4:]]  # when the last one began there were three before it
 
 
 def test_nothing_is_written_without_the_lock(tmp_path: Path) -> None:

@@ -50,10 +50,8 @@ class Attribution:
 
     def later_run(self, run: Run, write: Write | FileWrite) -> str:
         """Give the id of the newest run after ``run`` that has a write of the same place in force; empty: none."""
-        for later in reversed(self._runs):
-            if later.id > run.id and any(place_of(entry.write) == place_of(write) for entry in later.live):
-                return later.id
-        return ""
+        newest = self._newest.get(place_of(write), "")
+        return newest if newest > run.id else ""
 
     def rebooted(self, run: Run) -> bool:
         """Tell whether the host was booted since a run."""
@@ -92,6 +90,11 @@ class Attribution:
         same = [s for s in fitting if normalise(knob.type, s.value) == found]
         best = same or fitting
         return best[-1] if best else None
+
+    @cached_property
+    def _newest(self) -> dict[tuple[str, str], str]:
+        """The newest run that has a write in force, by place."""
+        return {place_of(entry.write): run.id for run in self._runs for entry in run.live}
 
     @cached_property
     def _boot(self) -> str:

@@ -38,7 +38,7 @@ from tvops.tuning.records import (
 
 LIMIT = 64 << 20  # bytes of a journal
 _ROOM = LIMIT * 3 // 4  # what announces a write ends here: the rest is for undoing
-KEPT = 200  # journals of runs of which nothing is left on the host
+KEPT = 200  # newest journals that stay; of older ones those of which something is left on the host
 _ID = re.compile(r"(\d{8}-\d{6})-[0-9a-f]{4}")
 _STAMP = "%Y%m%d-%H%M%S"
 
@@ -216,13 +216,10 @@ class StateDirectory:
         return f"{now:{_STAMP}}-{secrets.token_hex(2)}"
 
     def _prune(self) -> None:
-        """Forget the oldest journals of which nothing is left on the host, all but `KEPT`."""
-        ids = self.ids()
-        if len(ids) <= KEPT:
-            return
-        over = [run_id for run_id in ids if self._is_over(run_id)]
-        for run_id in over[:-KEPT]:
-            self._path(run_id).unlink(missing_ok=True)
+        """Forget runs of which nothing is left on the host, all but those among the `KEPT` newest."""
+        for run_id in self.ids()[:-KEPT]:
+            if self._is_over(run_id):
+                self._path(run_id).unlink(missing_ok=True)
 
     def _is_over(self, run_id: str) -> bool:
         try:
