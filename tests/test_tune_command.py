@@ -200,7 +200,7 @@ def test_exit_code_5_as_nobody(tmp_path: Path) -> None:
 import os
 from tvops.cli import run
 os.environ["TVOPS_STATE_DIR"], os.environ["TVOPS_DATA_DIR"] = {str(state)!r}, {str(tmp_path / "data")!r}
-run(["tune", "--profile", {mine!r}, "--check", "--json"])  # imports what nobody could not read
+run(["tune", "--profile", {mine!r}, "--check"])  # imports what nobody could not read
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 print(run(["tune", "--profile", {mine!r}, "--check"]), run(["tune", "--profile", {mine!r}, "--yes"]))
 """

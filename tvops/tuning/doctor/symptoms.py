@@ -92,10 +92,11 @@ def symptoms(host: Host, seconds: float) -> list[Finding]:
     before = read_counters(host)
     time.sleep(seconds)
     after = read_counters(host)
-    return [*_counted(before, after, seconds), *_steal(before, after), *_pressure(host), *_conntrack(host)]
+    return [*judge_counters(before, after, seconds), *_steal(before, after), *pressure(host), *table_full(host)]
 
 
-def _counted(before: Mapping[str, int], after: Mapping[str, int], seconds: float) -> list[Finding]:
+def judge_counters(before: Mapping[str, int], after: Mapping[str, int], seconds: float) -> list[Finding]:
+    """Say which counters grew within ``seconds``, and which have counted something since boot."""
     findings = []
     for counter in COUNTERS:
         total = after.get(counter.name, 0)
@@ -131,7 +132,8 @@ def _steal(before: Mapping[str, int], after: Mapping[str, int]) -> list[Finding]
     ]
 
 
-def _pressure(host: Host) -> list[Finding]:
+def pressure(host: Host) -> list[Finding]:
+    """Look at how long tasks waited for memory, disks and CPUs (Documentation/accounting/psi.rst)."""
     findings = []
     for resource in ("memory", "io", "cpu"):
         for line in _lines(host, f"/proc/pressure/{resource}"):
@@ -153,7 +155,8 @@ def _pressure(host: Host) -> list[Finding]:
     return findings
 
 
-def _conntrack(host: Host) -> list[Finding]:
+def table_full(host: Host) -> list[Finding]:
+    """Look at how full the connection tracking table is."""
     used = _number(host, "/proc/sys/net/netfilter/nf_conntrack_count")
     most = _number(host, "/proc/sys/net/netfilter/nf_conntrack_max")
     if used is None or not most or used < CONNTRACK_SHARE * most:
