@@ -109,7 +109,7 @@ def measured(run: Journal, host: Host, probes: Sequence[Probe], seconds: float, 
     items, drivers = plan(host, options.pop("wishes", None))
     chosen = Options(seconds=seconds, **{"seed": 5, "settle_seconds": 0.001} | options)
     with Flipper(run, CATALOGUE, drivers) as flipper:
-        treatments, left_out = choose(items, CATALOGUE, flipper, chosen.together)
+        treatments, left_out = choose(items, CATALOGUE, drivers, flipper, chosen.together)
         return run_experiment(treatments, probes, left_out, chosen, lambda progress: None)
 
 

@@ -34,12 +34,14 @@ from tvops.tuning.evidence.records import Evidence, helpful
 from tvops.tuning.evidence.redis_probes import PrivateServer, RedisRoundTrip
 from tvops.tuning.evidence.report import render_markdown
 from tvops.tuning.evidence.schedule import Cost, make_schedule
-from tvops.tuning.evidence.treatments import TIMER_SLACK, TimerSlack, choose
+from tvops.tuning.evidence.treatments import TIMER_SLACK, Treatment, choose
 from tvops.tuning.flips import Flipper
 from tvops.tuning.host import Host
 from tvops.tuning.journal import Journal, StateDirectory
 from tvops.tuning.kinds.redis_servers import RedisServer
-from tvops.tuning.model import Item, NotWrittenError, Place
+from tvops.tuning.kinds.serve import ServeDriver
+from tvops.tuning.model import Driver, Facts, Kind, NotWrittenError, Profile, Wish
+from tvops.tuning.plan import Limits, make_plan
 from tvops.tuning.recovery import recover
 
 
@@ -221,7 +223,7 @@ def test_p99_is_told_where_the_time_allows_it() -> None:
 
 def test_only_pending_safe_and_live_changes_are_measured(tree: Host, run: Journal) -> None:
     items, drivers = plan(tree)
-    treatments, left_out = choose(items, CATALOGUE, Flipper(run, CATALOGUE, drivers))
+    treatments, left_out = choose(items, CATALOGUE, drivers, Flipper(run, CATALOGUE, drivers))
     assert [(t.name, t.places, t.change) for t in treatments] == [
         (DELAY, 1, "0 → 300"), ("vm.quiet", 1, "10 → 20"), ("irq.list", 2, "2 values"),
     ]  # fmt: skip
@@ -229,7 +231,7 @@ def test_only_pending_safe_and_live_changes_are_measured(tree: Host, run: Journa
         "vm.risky": "disruptive: only what is safe is flipped to measure it",
         "vm.fixed": "cannot be flipped back and forth on a running host",
     }
-    [together], _ = choose(items, CATALOGUE, Flipper(run, CATALOGUE, drivers), together=True)
+    [together], _ = choose(items, CATALOGUE, drivers, Flipper(run, CATALOGUE, drivers), together=True)
     assert (together.knobs, together.places) == ((DELAY, "vm.quiet", "irq.list"), 4)
 
 
@@ -237,7 +239,7 @@ def test_a_change_at_many_places_is_taken_back_where_one_fails(tree: Host, run: 
     items, drivers = plan(tree)
     before = snapshot(tree.root)
     with Flipper(run, CATALOGUE, drivers) as flipper:
-        change = next(t for t in choose(items, CATALOGUE, flipper)[0] if t.name == "irq.list")
+        change = next(t for t in choose(items, CATALOGUE, drivers, flipper)[0] if t.name == "irq.list")
         change.on()
         assert tree.read_text("/sys/irq/1/list").strip() == tree.read_text("/sys/irq/2/list").strip() == "0-1"
         change.off()
@@ -253,19 +255,26 @@ def test_a_change_at_many_places_is_taken_back_where_one_fails(tree: Host, run: 
     assert snapshot(tree.root) == before
 
 
-def test_timer_slack_is_tried_on_the_measuring_process() -> None:
-    slack = Item(
-        knob=TIMER_SLACK, kind="process", place=Place("serve"), scope="process", risk="safe", required=False,
-        current=None, wanted="3us", value="", state="skipped",
-    )  # fmt: skip
+def test_timer_slack_is_tried_on_the_measuring_process(tree: Host, run: Journal, tmp_path: Path) -> None:
+    slack = msgspec.structs.replace(CATALOGUE["vm.quiet"], id=TIMER_SLACK, kind="process", where="timer_slack")
+    catalogue = {TIMER_SLACK: slack}
+    drivers: dict[Kind, Driver] = {"process": ServeDriver(tmp_path)}
+    facts = Facts(kernel=(6, 18, 0), release="6.18.0", memory_bytes=1 << 30)
+    wishes = (Wish(knob=TIMER_SLACK, value="3000"),)
+    profile = Profile(name="p", description="", settings={}, wishes=wishes, facts=facts)
+    flipper = Flipper(run, catalogue, drivers)
+
+    def chosen(limits: Limits) -> list[Treatment]:
+        return choose(make_plan(profile, catalogue, drivers, limits), catalogue, drivers, flipper)[0]
+
     own = Path(f"/proc/{os.getpid()}/timerslack_ns")
     before = int(own.read_text())
-    [treatment], _ = choose([slack], {TIMER_SLACK: CATALOGUE["vm.quiet"]}, None)  # type: ignore[arg-type]
-    assert isinstance(treatment, TimerSlack)
+    [treatment] = chosen(Limits())
     treatment.on()
     assert int(own.read_text()) == 3000
     treatment.off()
     assert int(own.read_text()) == before
+    assert chosen(Limits(skip=("process.*",))) == []
 
 
 # Whole experiments
@@ -338,14 +347,13 @@ def test_the_same_seed_makes_the_same_order(tree: Host, tmp_path: Path) -> None:
         with directory.lock(0, "m"), directory.new_run("measure", command="m", root=tree.root) as run:
             measured(run, tree, [Told(orders[-1])], 5, seed=seed, wishes={"vm.quiet": "20"})
     assert orders[0] == orders[1] != orders[2]
-    assert set(orders[0][-20:]) == {"10", "20"}
-    assert all(sorted(pair) == ["10", "20"] for pair in zip(orders[0][-20::2], orders[0][-19::2], strict=True))
+    assert (len(orders[0]), orders[0].count("20")) == (1 + 2 * 2 * 10, 10)
 
 
 def test_the_time_is_kept(tree: Host, run: Journal) -> None:
     evidence = measured(run, tree, [Steady()], 1, wishes={"vm.quiet": "20"})
     assert 10 <= evidence.pairs <= 100
-    assert evidence.measured[0].figures[0].pairs == evidence.control[0].pairs == evidence.pairs
+    assert evidence.measured[0].figures[0].pairs == evidence.pairs <= evidence.control[0].pairs
 
 
 @pytest.mark.usefixtures("ten_pairs")

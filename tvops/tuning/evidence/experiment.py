@@ -1,5 +1,6 @@
 """The experiment: interleaved A/B blocks in random order, an A/A control first.
 
+Half of the control comes first, the rest between the changes, so that it sees the noise of the whole time.
 A round measures every change once, in random order, each with a pair of blocks: A as the host is, B with the
 change; which of the two comes first is random as well. A block is: change, settle, set the probes up, sample them
 all (in the same order in both blocks), end them, undo the change. The seed decides all of it and is recorded.
@@ -93,10 +94,12 @@ class Experiment:
         self._started = time.monotonic()
         changes = len(self.treatments)
         self._report(f"{self.schedule.pairs} pairs of blocks for the control and each of {changes} changes")
-        for number in range(self.schedule.pairs):
+        # Half of the control comes first, the rest in between: its noise is that of the whole time.
+        for number in range(self.schedule.pairs - self.schedule.pairs // 2):
             self._pair(CONTROL, f"A/A control {number + 1}/{self.schedule.pairs}")
         while self.pairs < self.schedule.pairs and not self._is_late(seconds):
-            for treatment in self._random.sample(self.treatments, len(self.treatments)):
+            due = [*self.treatments, CONTROL] if self.pairs % 2 else self.treatments
+            for treatment in self._random.sample(due, len(due)):
                 self._pair(treatment, f"{treatment.name} {self.pairs + 1}/{self.schedule.pairs}")
             self.pairs += 1
         self._tell(Progress("measured", self._done, self._done, 0.0))

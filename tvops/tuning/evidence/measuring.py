@@ -69,7 +69,7 @@ def measure(
     flipper = Flipper(run, catalogue, drivers)
     try:
         with flipper:
-            treatments, left_out = choose(items, catalogue, flipper, options.together)
+            treatments, left_out = choose(items, catalogue, drivers, flipper, options.together)
             return run_experiment(treatments, probes, [*left_out, *missing], options, progress, cpus)
     finally:
         if flipper.left:

@@ -87,8 +87,8 @@ def _method(evidence: Evidence) -> str:
         "processes, sample every probe, undo. Changes went through the journal, so that a crash would have been "
         "undone.",
         _placement(evidence),
-        "The control came first: the same blocks with nothing changed. What it differed by, at most, is the noise "
-        "floor.",
+        "The control is the same with nothing changed; half of it came first, half between the changes. What it "
+        "differed by, at most, is the noise floor.",
         "The effect is the 20 % trimmed mean of the paired differences of a percentile; the interval is a "
         f"{100 * (1 - ALPHA):g} % bootstrap interval ({RESAMPLES} resamples); p is that of the exact signed-rank "
         "test, corrected after Holm for all figures of this report.",
@@ -120,7 +120,7 @@ _CAVEATS = (
 def _control(evidence: Evidence) -> str:
     rows = [
         (_name(f), f.samples, f.pairs, _time(f.before), _time(f.difference, True), _interval(f),
-         f"{f.p_corrected:.3f}", _time(f.floor), _time(max(f.most_before, f.most_after)))
+         _chance(f.p_corrected), _time(f.floor), _time(max(f.most_before, f.most_after)))
         for f in evidence.control
     ]  # fmt: skip
     return _table(
@@ -135,7 +135,7 @@ def _one(measured: Measured) -> Iterable[str]:
     yield f"{measured.change}{places}.{'' if measured.knobs == (measured.knob,) else listed}"
     rows = [
         (_name(f), f.samples, f.pairs, _time(f.before), _time(f.after), _change(f), _interval(f),
-         f"{f.p_corrected:.3f}", _time(f.detectable), _time(f.most_before), _time(f.most_after), f.verdict)
+         _chance(f.p_corrected), _time(f.detectable), _time(f.most_before), _time(f.most_after), f.verdict)
         for f in measured.figures
     ]  # fmt: skip
     yield _table(
@@ -164,6 +164,10 @@ def _time(nanoseconds: float, signed: bool = False) -> str:
     if size < 1000:
         return f"{nanoseconds:{sign}.0f} ns"
     return f"{nanoseconds / 1e3:{sign}.2f} us" if size < 1e6 else f"{nanoseconds / 1e6:{sign}.2f} ms"
+
+
+def _chance(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def _interval(figure: Figure) -> str:

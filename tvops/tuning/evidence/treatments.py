@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 
 from tvops.tuning.evidence.records import NotMeasured
 from tvops.tuning.flips import Flipper
-from tvops.tuning.model import Item, Knob, NotWrittenError
+from tvops.tuning.model import Driver, Item, Kind, Knob, NotWrittenError
 from tvops.tuning.values import parse_number
 
 TIMER_SLACK = "process.timer_slack_ns"
-"""The one knob of a process that is tried on the measuring process itself, and so on the partners it starts."""
+"""The one knob of the stack's processes that is tried: on the measuring process, and so on its partners."""
 
 TOGETHER = "all together"
 _PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30
@@ -85,7 +85,11 @@ class TimerSlack(Treatment):
 
 
 def choose(
-    items: Sequence[Item], catalogue: Mapping[str, Knob], flipper: Flipper, together: bool = False
+    items: Sequence[Item],
+    catalogue: Mapping[str, Knob],
+    drivers: Mapping[Kind, Driver],
+    flipper: Flipper,
+    together: bool = False,
 ) -> tuple[list[Treatment], list[NotMeasured]]:
     """Give the changes that can be measured, one a knob, and those that cannot with the reason.
 
@@ -93,14 +97,13 @@ def choose(
     neither.
     """
     groups: dict[str, list[Item]] = {}
-    own: list[TimerSlack] = []
+    slack: set[int] = set()
     left_out: dict[NotMeasured, None] = {}
     for item in items:
         if item.state == "met":
             continue
-        slack = _timer_slack(item)
-        if slack is not None:
-            own.append(slack)
+        if (wanted := _timer_slack(item, catalogue, drivers)) is not None:
+            slack.add(wanted)
         elif reason := obstacle(item, catalogue[item.knob]):
             left_out[NotMeasured(item.knob, reason)] = None
         else:
@@ -108,7 +111,8 @@ def choose(
     changes = [Change(knob, group, flipper) for knob, group in groups.items()]
     if together and len(groups) > 1:
         changes = [Change(TOGETHER, [item for group in groups.values() for item in group], flipper)]
-    return [*changes, *own], list(left_out)
+    own = min(slack, default=None)
+    return [*changes, *([] if own is None else [TimerSlack(own)])], list(left_out)
 
 
 def obstacle(item: Item, knob: Knob) -> str:
@@ -122,15 +126,22 @@ def obstacle(item: Item, knob: Knob) -> str:
     return ""
 
 
-def _timer_slack(item: Item) -> TimerSlack | None:
-    """Give the treatment for the timer slack; None where the item is another knob's, or wants no plain number."""
-    if item.knob != TIMER_SLACK or item.state == "refused":
+def _timer_slack(item: Item, catalogue: Mapping[str, Knob], drivers: Mapping[Kind, Driver]) -> int | None:
+    """Give the timer slack in ns that an item wants of a process of the stack, and that this process has not got.
+
+    None where the item is another knob's, was left out by whoever made the plan, or wants no plain number.
+    """
+    if item.knob != TIMER_SLACK or item.kind not in drivers:
+        return None
+    state = drivers[item.kind].read(catalogue[item.knob], item.place)
+    is_without_stack = item.state == "skipped" and state.status == "absent" and state.reason == item.reason
+    if item.state != "serve" and not is_without_stack:
         return None
     try:
         wanted = parse_number(item.value or item.wanted.lstrip("=<>"), "ns")
     except ValueError:
         return None
-    return TimerSlack(wanted) if wanted != _prctl(_PR_GET_TIMERSLACK, 0) else None
+    return wanted if wanted != _prctl(_PR_GET_TIMERSLACK, 0) else None
 
 
 def _prctl(option: int, value: int) -> int:
