@@ -32,6 +32,7 @@ class Stack:
         self.data_dir = data_dir
         self.arguments = arguments
         self.environment = environment or {}
+        self.prefix: tuple[str, ...] = ()  # a program that starts it with other rights, by exec
         self.gateway_port, self.market_port = free_port(), free_port()
         self.log = data_dir.parent / f"{data_dir.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -55,8 +56,8 @@ class Stack:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    sys.executable, "-m", "tvops", "serve", *self.arguments, "--data-dir", str(self.data_dir),
-                    "--gateway-port", str(self.gateway_port), "--market-port", str(self.market_port),
+                    *self.prefix, sys.executable, "-m", "tvops", "serve", *self.arguments,
+                    "--data-dir", str(self.data_dir), "--gateway-port", str(self.gateway_port), "--market-port", str(self.market_port),
                 ],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **self.environment},
             )  # fmt: skip

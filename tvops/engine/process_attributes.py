@@ -133,6 +133,8 @@ def _read_lock(pid: int) -> str:
 
 
 def _write_lock(pid: int, value: str) -> None:
+    if value not in ("none", "current", "all"):
+        raise ValueError("must be none, current or all")
     if value == "none":
         kernel_calls.unlock_memory()
         return
