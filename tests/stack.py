@@ -57,7 +57,8 @@ class Stack:
             self.process = subprocess.Popen(
                 [
                     *self.prefix, sys.executable, "-m", "tvops", "serve", *self.arguments,
-                    "--data-dir", str(self.data_dir), "--gateway-port", str(self.gateway_port), "--market-port", str(self.market_port),
+                    "--data-dir", str(self.data_dir), "--gateway-port", str(self.gateway_port),
+                    "--market-port", str(self.market_port),
                 ],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **self.environment},
             )  # fmt: skip
