@@ -143,6 +143,12 @@ def test_nothing_is_written_to_a_ledger(valkey: Valkey) -> None:
     probes, _ = choose_probes(Options(servers=servers, local_gateway=f"http://127.0.0.1:{free_port()}"))
     names = [probe.name for probe in probes if probe.name.startswith("redis")]
     assert names == ["redis_ping:ledger", "redis_ping:market", "redis_xadd:market"]
+    twins = (RedisServer("cache", "redis://:secret@a:1"), RedisServer("cache", "redis://b"))
+    names = [probe.name for probe in choose_probes(Options(servers=twins, local_gateway="127.0.0.1:1"))[0]]
+    assert names[-4:] == [
+        "redis_ping:cache@redis://a:1", "redis_xadd:cache@redis://a:1", "redis_ping:cache@redis://b",
+        "redis_xadd:cache@redis://b",
+    ]  # fmt: skip
 
 
 def test_a_server_that_is_away_or_refuses_is_told_in_one_clause(start_server: Callable[..., Valkey]) -> None:
@@ -231,7 +237,8 @@ def test_only_pending_safe_and_live_changes_are_measured(tree: Host, run: Journa
         "vm.risky": "disruptive: only what is safe is flipped to measure it",
         "vm.fixed": "cannot be flipped back and forth on a running host",
     }
-    [together], _ = choose(items, CATALOGUE, drivers, Flipper(run, CATALOGUE, drivers), together=True)
+    [*singles, together], _ = choose(items, CATALOGUE, drivers, Flipper(run, CATALOGUE, drivers), together=True)
+    assert [t.name for t in singles] == [t.name for t in treatments]
     assert (together.knobs, together.places) == ((DELAY, "vm.quiet", "irq.list"), 4)
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import msgspec
 
 import tvops
+from tvops.engine.bus.roles import shown_url
 from tvops.errors import TvopsError
 from tvops.tuning.evidence.conclusions import conclude, warnings
 from tvops.tuning.evidence.experiment import Experiment, Progress
@@ -32,7 +33,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     seconds: float = 120.0  # that it may take
     seed: int | None = None  # None: a new one; it is in the evidence
-    together: bool = False  # all changes as one
+    together: bool = False  # all changes at once too
     settle_seconds: float = 0.05  # between a change and the first sample
     servers: tuple[RedisServer, ...] = ()  # to ask; none: a private one is started
     gateway: str = ""  # URL; its ledger gets orders. Empty: `local_gateway`, if it trades a simulated market
@@ -84,9 +85,7 @@ def choose_probes(options: Options, partner_cpu: int | None = None) -> tuple[lis
     probes = host_probes(partner_cpu)
     if options.servers:
         for server in options.servers:
-            probes.append(RedisRoundTrip("PING", role=server.role, url=server.url))
-            if server.role != "ledger":
-                probes.append(RedisRoundTrip("XADD", role=server.role, url=server.url))
+            probes += _server_probes(server, sum(server.role == other.role for other in options.servers) > 1)
     else:
         private = PrivateServer(partner_cpu)
         probes += [RedisRoundTrip("PING", private), RedisRoundTrip("XADD", private)]
@@ -97,6 +96,13 @@ def choose_probes(options: Options, partner_cpu: int | None = None) -> tuple[lis
         return [*probes, local], []
     reason = f"no gateway was named, and none with a simulated market answers at {options.local_gateway}"
     return probes, [NotMeasured(f"probe {local.name}", reason)]
+
+
+def _server_probes(server: RedisServer, is_one_of_many: bool) -> list[Probe]:
+    """Give the probes of a server; where a role has several, their addresses tell them apart."""
+    where = f"@{shown_url(server.url)}" if is_one_of_many else ""
+    commands = ("PING",) if server.role == "ledger" else ("PING", "XADD")
+    return [RedisRoundTrip(command, role=server.role, url=server.url, where=where) for command in commands]
 
 
 def run_experiment(

@@ -82,5 +82,5 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def helpful(evidence: Evidence) -> set[str]:
-    """Give the ids of the knobs that helped, by themselves or together."""
-    return {knob for m in evidence.measured if m.verdict == "helps" for knob in m.knobs}
+    """Give the ids of the knobs that helped, each by itself."""
+    return {m.knob for m in evidence.measured if m.verdict == "helps" and m.knobs == (m.knob,)}

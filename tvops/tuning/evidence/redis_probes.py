@@ -127,14 +127,16 @@ def _reason(error: RedisError) -> str:
 class RedisRoundTrip(Probe):
     """How long a command takes to a server and back; the server is the private one or that of a role."""
 
-    def __init__(self, command: str, private: PrivateServer | None = None, role: str = "", url: str = "") -> None:
-        self.name = f"redis_{command.lower()}" + (f":{role}" if role else "")
-        where = f"the {role or 'given'} server at {shown_url(url)}" if url else "a private server on TCP 127.0.0.1"
+    def __init__(
+        self, command: str, private: PrivateServer | None = None, role: str = "", url: str = "", where: str = ""
+    ) -> None:
+        self.name = f"redis_{command.lower()}" + (f":{role}{where}" if role else "")
+        server = f"the {role} server at {shown_url(url)}" if url else "a private server on TCP 127.0.0.1"
         self._key = f"tvops:measure:{secrets.token_hex(8)}"
         what = "PING" if command == "PING" else f"XADD {self._key} MAXLEN ~ {_STREAM_LENGTH} of 64 bytes"
-        self.description = f"{what}, to {where}"
+        self.description = f"{what}, to {server}"
         if url:
-            self.sent = f"{what} to {where}" + (", deleted afterwards" if command == "XADD" else "")
+            self.sent = f"{what} to {server}" + (", deleted afterwards" if command == "XADD" else "")
         self._command, self._private, self._role, self._url = command, private, role, url
         self.needs = private
         self._wire: _Wire | None = None

@@ -93,8 +93,7 @@ def choose(
 ) -> tuple[list[Treatment], list[NotMeasured]]:
     """Give the changes that can be measured, one a knob, and those that cannot with the reason.
 
-    With ``together`` the changes count as one, so that only their sum is measured. What is met already is in
-    neither.
+    With ``together`` there is one more that makes all of them at once. What is met already is in neither.
     """
     groups: dict[str, list[Item]] = {}
     slack: set[int] = set()
@@ -110,7 +109,7 @@ def choose(
             groups.setdefault(item.knob, []).append(item)
     changes = [Change(knob, group, flipper) for knob, group in groups.items()]
     if together and len(groups) > 1:
-        changes = [Change(TOGETHER, [item for group in groups.values() for item in group], flipper)]
+        changes.append(Change(TOGETHER, [item for group in groups.values() for item in group], flipper))
     own = min(slack, default=None)
     return [*changes, *([] if own is None else [TimerSlack(own)])], list(left_out)
 
