@@ -111,7 +111,7 @@ def look(host: Host, path: str) -> Found | None:
 
 
 def _missing_folders(host: Host, path: str) -> list[str]:
-    """Give the directories above a path that do not exist, outermost first; raise OSError where none can be made."""
+    """Give the directories above a path that do not exist, outermost first; raise OSError where one cannot be."""
     if host.path(path, follow=False).is_symlink():
         raise OSError(errno.EINVAL, "is a symbolic link; make it a plain file, or remove it")
     missing: list[str] = []
