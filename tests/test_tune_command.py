@@ -34,15 +34,20 @@ KNOBS = {
 }
 
 
+def make_root(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Lay out a host that is to be tuned, with a state directory beside it."""
+    monkeypatch.setenv("TVOPS_STATE_DIR", str(folder / "state"))
+    monkeypatch.setenv("TVOPS_DATA_DIR", str(folder / "data"))
+    monkeypatch.delenv("TVOPS_PROFILE", raising=False)
+    make_machine(folder / "root")
+    for path, text in FILES.items():
+        write(folder / "root", path, text)
+    return folder / "root"
+
+
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TVOPS_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("TVOPS_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.delenv("TVOPS_PROFILE", raising=False)
-    make_machine(tmp_path / "root")
-    for path, text in FILES.items():
-        write(tmp_path / "root", path, text)
-    return tmp_path / "root"
+    return make_root(tmp_path, monkeypatch)
 
 
 def profile(folder: Path, knobs: dict[str, object] = KNOBS, **more: object) -> str:  # type: ignore[assignment]

@@ -8,12 +8,17 @@ from pathlib import Path
 
 import msgspec
 
+from tvops.settings import load_settings
 from tvops.tuning.catalogue import load_catalogue
 from tvops.tuning.facts import read_facts
 from tvops.tuning.host import Host
 from tvops.tuning.kinds.boot import BootDriver
 from tvops.tuning.kinds.files import FileDriver
+from tvops.tuning.kinds.nic import NicDriver
+from tvops.tuning.kinds.redis import RedisDriver
+from tvops.tuning.kinds.redis_facts import ServerFacts
 from tvops.tuning.kinds.redis_servers import RedisServer, find_servers
+from tvops.tuning.kinds.serve import ServeDriver
 from tvops.tuning.model import Driver, Facts, Item, Kind, Knob, Profile
 from tvops.tuning.plan import Limits, make_plan
 from tvops.tuning.profiles import resolve_profile
@@ -39,22 +44,16 @@ class Setup:
         self.facts: Facts = read_facts(self.host)
         self.drivers: dict[Kind, Driver] = {}
         self.servers: list[RedisServer] = []
-        self._stack = contextlib.ExitStack()
+        self._redis: RedisDriver | None = None
         files = FileDriver(self.host, self.catalogue)
         self.drivers |= {"sysctl": files, "file": files, "boot": BootDriver(self.host)}
         if self.host.live:
             self._reach_beyond_files()
 
     def _reach_beyond_files(self) -> None:
-        from tvops.settings import load_settings
-        from tvops.tuning.kinds.nic import NicDriver
-        from tvops.tuning.kinds.redis import RedisDriver
-        from tvops.tuning.kinds.serve import ServeDriver
-
         settings = load_settings({"data_dir": self.reach.data_dir}, file=self.reach.config)
         self.servers = find_servers(self.reach.servers, settings)
-        redis = RedisDriver(self.servers, self.facts, self.reach.force)
-        self._stack.callback(redis.close)
+        self._redis = redis = RedisDriver(self.servers, self.facts, self.reach.force)
         serve = ServeDriver(settings.data_path)
         self.drivers |= {"nic": NicDriver(self.host), "redis": redis}
         self.drivers |= {"held": serve, "process": serve, "socket": serve}
@@ -67,9 +66,14 @@ class Setup:
         """Give what would change; reads, writes nothing."""
         return make_plan(profile, self.catalogue, self.drivers, limits)
 
+    def server_facts(self) -> list[ServerFacts]:
+        """Ask every server how it is, each node of a cluster; never raises."""
+        return self._redis.facts() if self._redis else []
+
     def close(self) -> None:
         """End the connections to servers."""
-        self._stack.close()
+        if self._redis:
+            self._redis.close()
 
 
 @contextlib.contextmanager

@@ -40,8 +40,9 @@ def measure(
 ) -> int:
     """Measure what the changes of a profile do here.
 
-    Apply, measure, undo, measure, in random order, many times. Only safe knobs that can be flipped on a running host are touched; at the end everything is as it was. An API
-    key for --gateway comes from $TVOPS_API_KEY. Exit code: 0 measured, 7 something could not be put back.
+    Apply, measure, undo, measure, in random order, many times. Only safe knobs that can be flipped on a running
+    host are touched; at the end everything is as it was. An API key for --gateway comes from $TVOPS_API_KEY.
+    Exit codes: 0 measured; 7 something could not be put back.
     """
     import os
 

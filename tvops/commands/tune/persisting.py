@@ -28,7 +28,8 @@ def persist(
 ) -> int:
     """Make the host so at every boot.
 
-    Writes files of sysctl.d, tmpfiles.d, udev and systemd, rendered from the profile. The boot loader is never touched: what it needs is written to a file, with an instruction.
+    Writes files of sysctl.d, tmpfiles.d, udev and systemd, rendered from the profile. The boot loader is never
+    touched: what it needs is written to a file, with an instruction.
     Exit codes: 0 the files are there; 1 a file is not ours; 3 with --check, something would change.
     """
     from tvops.commands.tune.printing import can_ask, this_command

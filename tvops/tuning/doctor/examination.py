@@ -29,7 +29,7 @@ def examine(reach: Reach, profile: str, seconds: float) -> list[Finding]:
         found = [
             *_unfinished(),
             *storage(settings),
-            *server_findings(setup.servers, profile),
+            *server_findings(setup.server_facts(), profile),
             *symptoms(setup.host, seconds),
             *rivals(setup.host),
             *_drifted(setup),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tvops.tuning.doctor.finding import Finding, Severity
-from tvops.tuning.kinds.redis_facts import MEMORY_ALARM, ServerFacts, memory_share, server_facts
-from tvops.tuning.kinds.redis_servers import RedisServer
+from tvops.tuning.kinds.redis_facts import MEMORY_ALARM, ServerFacts, memory_share
 
 FORK_US = 20_000
 FRAGMENTATION = 1.5
@@ -17,9 +16,9 @@ Check = tuple[bool, Severity, str, str, str, str]
 """Whether it is so, severity, name, what was seen, why it matters, fix."""
 
 
-def server_findings(servers: Sequence[RedisServer], profile: str) -> list[Finding]:
-    """Ask every server that tuning reaches; each call is bounded, and one that is away is a finding."""
-    return [finding for server in servers for finding in examine_server(server_facts(server), profile)]
+def server_findings(servers: Sequence[ServerFacts], profile: str) -> list[Finding]:
+    """Judge every server that tuning reaches, each node of a cluster."""
+    return [finding for facts in servers for finding in examine_server(facts, profile)]
 
 
 def examine_server(facts: ServerFacts, profile: str) -> list[Finding]:
