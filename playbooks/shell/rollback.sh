@@ -10,6 +10,10 @@ set -u
 # shellcheck source-path=SCRIPTDIR source=outcome.sh
 . "$(dirname -- "$0")/outcome.sh"
 
-call_tvops tune rollback "$@"
-list_items stuck failed >&2
+call_tvops tune rollback --yes "$@"
+printf '%s\n' "$report" | awk '
+    function text(line) { sub(/^[^:]*: */, "", line); gsub(/^"|",?$/, "", line); return line }
+    /^ *"name":/ { name = text($0) }
+    /^ *"outcome":/ { outcome = text($0) }
+    /^ *"reason":/ && (outcome == "conflict" || outcome == "stuck") { print outcome ": " name ": " text($0) }' >&2
 finish

@@ -1,0 +1,217 @@
+"""The operators' jobs as plain shell: run for real, on a tree of files and on a running stack."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.stack import Stack, free_port
+
+JOBS = Path(__file__).parent.parent / "playbooks" / "shell"
+Outcome = tuple[int, str, str]
+
+
+class Tree:
+    """A tree of files to tune, with a state directory and a `tvops` on PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "root"
+        self.swappiness = self.root / "proc/sys/vm/swappiness"
+        self.swappiness.parent.mkdir(parents=True)
+        self.swappiness.write_text("60\n")
+        program = folder / "tvops"
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tvops "$@"\n')
+        program.chmod(0o755)
+        self.environment = {"TVOPS": str(program), "TVOPS_STATE_DIR": str(folder / "state")}
+
+    def run(self, job: str, *arguments: str) -> Outcome:
+        return run(job, *arguments, "--root", str(self.root), **self.environment)
+
+
+def run(job: str, *arguments: str, **environment: str) -> Outcome:
+    done = subprocess.run(
+        [str(JOBS / job), *arguments], capture_output=True, text=True, timeout=100, env=os.environ | environment
+    )
+    return done.returncode, done.stdout.strip(), done.stderr
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path)
+
+
+ONLY = ("--only", "vm.swappiness")
+
+
+def test_a_host_is_tuned_verified_and_rolled_back(tree: Tree) -> None:
+    assert tree.run("tune-host.sh", "prod", "--check", *ONLY)[:2] == (3, "pending")
+    code, out, err = tree.run("verify-drift.sh", "prod", *ONLY)
+    assert (code, out) == (3, "pending")
+    assert "pending: vm.swappiness: 60 -> 10" in err
+    assert tree.swappiness.read_text() == "60\n"
+    assert tree.run("tune-host.sh", "prod", *ONLY)[:2] == (0, "changed")
+    assert tree.swappiness.read_text() == "10\n"
+    assert tree.run("tune-host.sh", "prod", *ONLY)[:2] == (0, "ok")
+    assert tree.run("verify-drift.sh", "prod", *ONLY)[:2] == (0, "ok")
+    assert tree.run("rollback.sh")[:2] == (0, "changed")
+    assert tree.swappiness.read_text() == "60\n"
+
+
+def test_a_rollback_names_what_somebody_else_changed(tree: Tree) -> None:
+    tree.run("tune-host.sh", "prod", *ONLY)
+    tree.swappiness.write_text("5\n")
+    code, out, err = tree.run("rollback.sh")
+    assert (code, out) == (7, "failed")
+    assert "conflict: vm.swappiness: holds 5" in err
+    assert tree.run("rollback.sh", "--force")[:2] == (0, "changed")
+    assert tree.swappiness.read_text() == "60\n"
+
+
+@pytest.mark.parametrize("job", ["tune-host.sh", "verify-drift.sh"])
+def test_wrong_use_is_told(tree: Tree, job: str) -> None:
+    assert run(job)[0] == 2
+    code, out, err = tree.run(job, "nosuch")
+    assert (code, out) == (2, "failed")
+    assert "there is no profile 'nosuch'" in err
+
+
+def test_the_jobs_are_clean_for_shellcheck() -> None:
+    if not shutil.which("shellcheck"):
+        pytest.skip("shellcheck is not installed")
+    jobs = sorted(str(path) for path in JOBS.glob("*.sh"))
+    assert len(jobs) == 6
+    done = subprocess.run(["shellcheck", "-x", *jobs], capture_output=True, text=True, timeout=60)
+    assert done.stdout == ""
+
+
+# With a running stack
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    if not shutil.which("curl"):
+        pytest.skip("curl is not installed")
+    folder = tmp_path_factory.mktemp("jobs")
+    running = Stack(folder / "data")
+    subprocess.run([start_command(running, folder)], check=True, timeout=10)
+    try:
+        running.wait_ready(100)
+        yield running
+    finally:
+        end_serve(running)
+        running.client.close()
+
+
+def end_serve(stack: Stack) -> None:
+    """End the `serve` that a job started, with everything below it."""
+    process = psutil.Process(serve_pid(stack))
+    family = [process, *process.children(recursive=True)]
+    process.send_signal(signal.SIGTERM)
+    for one in psutil.wait_procs(family, timeout=15)[1]:
+        one.kill()
+
+
+def serve_pid(stack: Stack) -> int:
+    match = re.search(r"pid (\d+)", (stack.data_dir / "serve.lock").read_text())
+    assert match
+    return int(match[1])
+
+
+def start_command(stack: Stack, folder: Path) -> Path:
+    """Make the program that starts the stack as a service would: nobody's child."""
+    command = folder / "start"
+    command.write_text(
+        f'#!/bin/sh\n"{sys.executable}" -m tvops serve --data-dir "{stack.data_dir}" --gateway-port '
+        f"{stack.gateway_port} --market-port {stack.market_port} >'{folder}/log' 2>&1 </dev/null &\n"
+    )
+    command.chmod(0o755)
+    return command
+
+
+def test_a_stack_is_restarted_behind_its_health_checks(stack: Stack, tmp_path: Path) -> None:
+    before = serve_pid(stack)
+    instances = tmp_path / "instances"
+    lock = stack.data_dir / "serve.lock"
+    line = f"pidfile {lock} {stack.gateway} {stack.market} {start_command(stack, tmp_path)}"
+    instances.write_text(f"# one\n\n{line}\n")
+    code, out, err = run("rolling-restart.sh", str(instances))
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [f"restarting {lock}", f"healthy    {lock}"]
+    assert serve_pid(stack) != before
+
+
+def test_nothing_is_restarted_while_an_instance_is_unhealthy(stack: Stack, tmp_path: Path) -> None:
+    before = serve_pid(stack)
+    dead = f"http://127.0.0.1:{free_port()}"
+    instances = tmp_path / "instances"
+    good = f"pidfile {stack.data_dir}/serve.lock {stack.gateway} {stack.market} /bin/false"
+    instances.write_text(f"{good}\nunit nosuch.service {dead} {dead}")
+    code, out, err = run("rolling-restart.sh", str(instances))
+    assert (code, out) == (1, "")
+    assert "nosuch.service is not healthy" in err
+    assert serve_pid(stack) == before
+
+
+def test_an_instance_that_is_not_healthy_in_time_ends_the_job(stack: Stack, tmp_path: Path) -> None:
+    """The restart of the first suspends its supervisor and workers, so that they answer no more."""
+    family = [psutil.Process(serve_pid(stack))]
+    family += family[0].children(recursive=True)
+    instances = tmp_path / "instances"
+    addresses = f"{stack.gateway} {stack.market}"
+    suspend = tmp_path / "suspend"
+    suspend.write_text(f"#!/bin/sh\nkill -STOP {' '.join(str(process.pid) for process in family)}\n")
+    suspend.chmod(0o755)
+    instances.write_text(f"command {suspend} {addresses}\ncommand {tmp_path}/never {addresses}\n")
+    try:
+        code, out, err = run("rolling-restart.sh", str(instances), HEALTH_SECONDS="1")
+    finally:
+        for process in family:
+            process.resume()
+    assert (code, out) == (1, f"restarting {suspend}")
+    assert "is not healthy after 1 s; the instances behind it were left alone" in err
+
+
+@pytest.mark.parametrize("text", ["unit x http://127.0.0.1:1", "pidfile f http://a http://b", "nonsense"])
+def test_a_wrong_line_is_named(tmp_path: Path, text: str) -> None:
+    instances = tmp_path / "instances"
+    instances.write_text(f"# first\n{text}\n")
+    code, _, err = run("rolling-restart.sh", str(instances))
+    assert code == 2
+    assert f"{instances}, line 2:" in err
+
+
+def gate(stack: Stack, load: str, **targets: str) -> Outcome:
+    return run("load-test-gate.sh", GATEWAY=stack.gateway, MARKET=stack.market, WARM_UP="0", LOAD=load, **targets)
+
+
+def test_a_load_passes_or_not_by_the_figures_of_the_stack(stack: Stack) -> None:
+    orders = Path(__file__).parent.parent / "benchmarks" / "orders.py"
+    load = f"{sys.executable} {orders} --port {stack.gateway_port} --rate 50 --seconds 2"
+    code, out, err = gate(stack, load, REPLY_P99_MS="60000", LATENCY_P99_MS="60000")
+    assert code == 0, err
+    figures = json.loads(out)
+    assert figures["readings"] >= 1
+    assert figures["reply_p99_ms"] > 0
+    code, out, err = gate(stack, "sleep 2", REPLY_P99_MS="0")
+    assert code == 1
+    assert "order replies: p99" in err
+
+
+@pytest.mark.parametrize(
+    ("load", "told"),
+    [("sh -c 'exit 3'", "the load ended with exit code 3"), ("sleep 60", "has not ended after 2 s")],
+)
+def test_a_load_that_fails_does_not_pass(stack: Stack, load: str, told: str) -> None:
+    code, _, err = gate(stack, load, LOAD_SECONDS="2")
+    assert code == 1
+    assert told in err
