@@ -241,6 +241,12 @@ def test_a_host_that_has_more_keeps_it(tmp_path: Path) -> None:
     assert "(>=16mb; this host has more by itself)" in line[0]
 
 
+def test_a_module_gets_its_parameter_when_it_is_loaded(reference: dict[str, str]) -> None:
+    lines = reference[f"prod{kernel_files.MODPROBE}"].splitlines()
+    assert "options nf_conntrack hashsize=65536" in lines
+    assert "/sys/module" not in reference[f"prod{kernel_files.TMPFILES}"]
+
+
 def test_what_the_host_lacks_is_left_out(tmp_path: Path) -> None:
     have = render(tmp_path / "has", {})
     lack = render(tmp_path / "lacks", {}, absent=["net.core.default_qdisc", "vm.thp.enabled", "irq.smp_affinity"])
@@ -426,6 +432,15 @@ def test_systemd_takes_the_units(reference: dict[str, str], tmp_path: Path) -> N
     )  # fmt: skip
     said = [line for line in done.stderr.splitlines() if str(folder) in line or "tvops" in line]
     assert said == [], done.stderr
+
+
+def test_modprobe_takes_its_file(reference: dict[str, str], tmp_path: Path) -> None:
+    if not shutil.which("modprobe"):
+        pytest.skip("modprobe is not installed")
+    (tmp_path / "tvops.conf").write_text(reference[f"prod{kernel_files.MODPROBE}"])
+    done = run("modprobe", "-C", str(tmp_path), "--showconfig")
+    assert "options nf_conntrack hashsize=65536" in done.stdout
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("role", ["ledger", "market", "results"])
