@@ -16,6 +16,7 @@ from tvops.engine.bus.roles import Bus
 from tvops.engine.gateway.service import GatewayService
 from tvops.engine.instruments import load_instruments
 from tvops.engine.ledger.service import EngineService
+from tvops.engine.socket_tuning import SocketOptions
 from tvops.settings import Settings
 
 
@@ -86,11 +87,13 @@ class Client:
 
 
 @asynccontextmanager
-async def running_gateway(bus: Bus, **settings: Any) -> AsyncIterator[Running]:
+async def running_gateway(
+    bus: Bus, options: SocketOptions | None = None, **settings: Any
+) -> AsyncIterator[Running]:
     """Run engine and gateway on free ports."""
     chosen = Settings(gateway_port=free_port(), market_port=free_port(), **settings)
     engine = EngineService(chosen, bus, load_instruments())
-    service = GatewayService(chosen, bus, engine)
+    service = GatewayService(chosen, bus, engine, options)
     await engine.start()
     running = Running(service, engine, chosen)
     try:

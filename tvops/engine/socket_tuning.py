@@ -126,7 +126,11 @@ class SocketOptions:
                 to.setsockopt(*_place(option, to), value.encode() if option.word else int(value))
             except OSError as error:
                 refused[name] = error
-            except (ValueError, OverflowError):
+            except (
+                TypeError,
+                ValueError,
+                OverflowError,
+            ):  # TypeError: Python's word for a number that is too large
                 refused[name] = OSError(errno.EINVAL, f"{value!r} is not a value for it")
         return refused
 
