@@ -17,12 +17,15 @@ import httpx
 import msgspec
 import psutil
 import pytest
+from redis import Redis as BlockingRedis
+from redis.asyncio import Redis
 
 from tests.stack import Stack
 from tvops.cpu_lists import format_cpus
 from tvops.engine.bus.roles import ROLES
 from tvops.engine.bus.server_config import default_config
 from tvops.engine.bus.server_tuning import cpu_lines, part, unknown_key
+from tvops.engine.bus.servers import EmbeddedServers
 from tvops.engine.collector import WORKER_DEFAULTS
 from tvops.engine.in_force import InForce
 from tvops.engine.latency_hold import LatencyHold
@@ -30,6 +33,7 @@ from tvops.engine.process_attributes import read_attribute
 from tvops.engine.process_tuning import bequeathed, tune_child
 from tvops.engine.stack_tuning import Effect, StackTuning, settled
 from tvops.engine.tuning_report import FILE_NAME, read_report, started
+from tvops.settings import Settings
 from tvops.tuning.catalogue import load_catalogue
 from tvops.tuning.kinds.serve import ServeDriver
 from tvops.tuning.model import Facts, Knob, NotWrittenError, Place, Profile, Wish
@@ -267,6 +271,46 @@ def test_the_key_that_a_server_does_not_know_is_found_in_its_last_words(version:
     assert unknown_key("# Server initialized") is None
 
 
+async def test_a_key_that_a_server_does_not_know_is_left_out(tmp_path: Path) -> None:
+    wishes = {"market": {"no-such-key": "1", "hz": "20"}, "ledger": {"appendfsync": "no"}}
+    servers = EmbeddedServers(Settings(data_dir=str(tmp_path)), StackTuning(servers=wishes))
+    urls = await servers.start()
+    try:
+        told = {(e.target, e.name): e.state for e in servers.effects() if e.kind == "redis"}
+        assert told == {
+            ("market", "no-such-key"): "unsupported", ("market", "hz"): "applied",
+            ("ledger", "appendfsync"): "refused",
+        }  # fmt: skip
+        async with Redis.from_url(urls["market"], protocol=2) as client:
+            assert (await client.config_get("hz"))["hz"] == "20"
+    finally:
+        await servers.stop()
+
+
+async def test_a_server_of_an_earlier_run_keeps_what_it_was_born_with(tmp_path: Path) -> None:
+    settings = Settings(data_dir=str(tmp_path))
+    first, second = (
+        EmbeddedServers(settings, StackTuning(processes={"redis": {"thp_disable": value}})) for value in "10"
+    )
+    await first.start()
+    pids = sorted(first.pids())
+    assert {e.state for e in first.effects() if e.name == "thp_disable"} == {"applied"}
+    assert first._lock is not None
+    os.close(first._lock)  # as if its supervisor had been killed
+    first._lock = None
+    await second.start()
+    try:
+        assert sorted(second.pids()) == pids
+        effects = [effect for effect in second.effects() if effect.name == "thp_disable"]
+        assert {effect.state for effect in effects} == {"unsupported"}
+        assert all("left over" in effect.reason for effect in effects)
+    finally:
+        await second.stop()
+        for server in first._servers.values():
+            server._lifeline[1].close()  # type: ignore[index]
+            server._process.wait()  # type: ignore[union-attr]
+
+
 # From a profile
 
 
@@ -413,10 +457,8 @@ def test_the_stack_has_what_its_profile_says(stack: Stack) -> None:
 
 
 def test_servers_have_their_configuration_and_their_background_jobs_all_cpus(stack: Stack) -> None:
-    from redis import Redis
-
     wait_for_effects(stack)
-    with Redis(unix_socket_path=str(stack.data_dir / "valkey/ledger/valkey.sock"), protocol=2) as client:
+    with BlockingRedis(unix_socket_path=str(stack.data_dir / "valkey/ledger/valkey.sock"), protocol=2) as client:
         config = client.config_get("*")
         pid = int(client.info("server")["process_id"])
     assert config["maxmemory"] == str(64 << 20)  # the setting is more particular than redis.maxmemory
@@ -449,6 +491,16 @@ def test_health_is_as_ever_and_the_log_says_what_is_in_force_and_what_is_left(st
     assert "profile own: " in said
     assert "socket.rcvbuf (feed: no feed has a socket)" in said
     assert "redis.activedefrag" not in said or "does not take it" in said
+
+
+@root
+def test_the_driver_sees_what_the_supervisor_holds(stack: Stack, catalogue: dict[str, Knob]) -> None:
+    if not Path("/dev/cpu_dma_latency").exists():
+        pytest.skip("no /dev/cpu_dma_latency here")
+    wait_for_effects(stack)
+    driver, knob = ServeDriver(stack.data_dir), catalogue["cpu.dma_latency"]
+    [place] = driver.places(knob)
+    assert (place.name, driver.read(knob, place).value) == ("supervisor", "30")
 
 
 @pytest.mark.parametrize(

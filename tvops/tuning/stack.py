@@ -13,25 +13,21 @@ from tvops.engine.bus.server_config import default_config
 from tvops.engine.collector import ATTRIBUTES as COLLECTOR_ATTRIBUTES
 from tvops.engine.process_attributes import ATTRIBUTES, read_attribute
 from tvops.engine.socket_tuning import DEFAULTS, default_value
-from tvops.engine.stack_tuning import PROCESSES, SOCKETS, Effect, StackTuning
+from tvops.engine.stack_tuning import Effect, StackTuning
 from tvops.settings import Settings
 from tvops.tuning.catalogue import load_catalogue
 from tvops.tuning.facts import read_facts
 from tvops.tuning.host import Host
 from tvops.tuning.kinds.files import FileDriver
 from tvops.tuning.kinds.nic import NicDriver
+from tvops.tuning.kinds.serve import TARGETS as SERVE_TARGETS
 from tvops.tuning.model import Driver, Facts, Kind, Knob, Place, Profile, Wish
 from tvops.tuning.plan import make_plan, strongest, unfit_kernel
 from tvops.tuning.profiles import resolve_profile
 from tvops.tuning.values import parse_wanted, target
 
-TARGETS: dict[Kind, tuple[str, ...]] = {
-    "process": PROCESSES,
-    "socket": SOCKETS,
-    "redis": tuple(ROLES),
-    "held": ("supervisor",),
-}
-"""The places of the knobs that the stack has itself."""
+TARGETS: dict[Kind, tuple[str, ...]] = {**SERVE_TARGETS, "redis": tuple(ROLES)}
+"""Who in the stack has the knobs of each kind."""
 
 
 def stack_tuning(profile: Profile, catalogue: Mapping[str, Knob]) -> StackTuning:

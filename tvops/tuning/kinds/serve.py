@@ -10,10 +10,12 @@ from pathlib import Path
 
 from tvops.engine.latency_hold import DEVICE
 from tvops.engine.process_attributes import ATTRIBUTES, read_attribute
-from tvops.engine.stack_tuning import Effect
+from tvops.engine.stack_tuning import PROCESSES, SOCKETS, Effect
 from tvops.engine.tuning_report import FILE_NAME, Report, read_report
-from tvops.tuning.model import Knob, NotWrittenError, Place, State
-from tvops.tuning.stack import TARGETS
+from tvops.tuning.model import Kind, Knob, NotWrittenError, Place, State
+
+TARGETS: dict[Kind, tuple[str, ...]] = {"process": PROCESSES, "socket": SOCKETS, "held": ("supervisor",)}
+"""Who has the knobs of each kind."""
 
 _NOT_RUNNING = "tvops serve is not running"
 _LIVE = frozenset(ATTRIBUTES) - {"mlockall", "numa_node"}
