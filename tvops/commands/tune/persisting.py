@@ -33,6 +33,7 @@ def persist(
     Exit codes: 0 the files are there; 1 a file is not ours; 3 with --check, something would change.
     """
     from tvops.commands.tune.printing import can_ask, this_command
+    from tvops.commands.tune.recovering import settle_interrupted
     from tvops.tuning.journal import StateDirectory, state_directory
     from tvops.tuning.persist import next_steps, persisted, plan_files, render_files
     from tvops.tuning.persist import persist as write_files
@@ -57,6 +58,7 @@ def persist(
         if not yes:
             typer.confirm(f"write {len(differing)} files?", abort=True, err=True)
         with state.lock(wait, this_command()):
+            settle_interrupted(state, "", Reach(root=root))
             changes = write_files(state, setup.host, resolved, files, this_command(), force)
     return _tell(changes, next_steps([change.path for change in changes]), 0, as_json)
 

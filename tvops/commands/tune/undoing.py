@@ -55,6 +55,8 @@ def rollback(
         )
         with opened(reach) as setup, state.open_run(run.id) as journal:
             restored = roll_back(journal, setup.catalogue, setup.drivers, force, reason="tvops tune rollback")
+            if journal.failure:
+                typer.echo(f"tvops: {journal.failure}; run this again then, so that the journal knows", err=True)
         return tell_restored(run.id, restored, as_json)
 
 
