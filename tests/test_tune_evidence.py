@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import msgspec
@@ -40,7 +42,7 @@ from tvops.tuning.host import Host
 from tvops.tuning.journal import Journal, StateDirectory
 from tvops.tuning.kinds.redis_servers import RedisServer
 from tvops.tuning.kinds.serve import ServeDriver
-from tvops.tuning.model import Driver, Facts, Kind, NotWrittenError, Profile, Wish
+from tvops.tuning.model import Driver, ExitCode, Facts, Kind, NotWrittenError, Profile, Wish
 from tvops.tuning.plan import Limits, make_plan
 from tvops.tuning.recovery import recover
 
@@ -191,6 +193,45 @@ async def test_a_gateway_that_is_not_of_a_simulated_market_is_not_asked_by_itsel
         assert [left.what for left in missing] == ["probe order_ack"]
         named, _ = await asyncio.to_thread(choose_probes, Options(gateway=local))
         assert [probe.name for probe in named[len(probes) :]] == ["order_ack"]
+
+
+@pytest.mark.parametrize("url", ["http://localhost:nonsense", "http://[::1", "127.0.0.1:99999"])
+def test_a_gateway_that_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="is no address such as"):
+        OrderAck(url)
+
+
+@pytest.mark.parametrize(
+    "body, reason",
+    [
+        (b"[]", "answers 200 to GET /v1/symbols"),
+        (b"<html>", "does not answer"),
+        (b'{"symbols": 3}', "no tvops gateway"),
+        (b'{"symbols": [{"symbol": "A"}]}', "no tvops gateway"),
+        (b'{"symbols": []}', "has no instrument"),
+    ],
+)
+def test_what_is_no_gateway_is_told(body: bytes, reason: str) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        probe = OrderAck(f"127.0.0.1:{server.server_port}")
+        try:
+            assert not probe.simulated()
+            with pytest.raises(ProbeError, match=reason):
+                probe.setup()
+        finally:
+            probe.close()
+            server.shutdown()
 
 
 # The schedule
@@ -407,6 +448,23 @@ def test_a_change_that_fails_on_the_way_is_left_out(tree: Host, run: Journal) ->
     [left] = evidence.not_measured
     assert left.what == "irq.list"
     assert left.reason.startswith("could not be changed: ")
+
+
+@pytest.mark.usefixtures("ten_pairs")
+def test_what_cannot_be_put_back_is_told_with_its_own_exit_code(
+    tree: Host, run: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Removing(Steady):
+        def setup(self) -> None:
+            if tree.read_text("/proc/sys/vm/quiet").strip() == "20":
+                (tree.root / "proc/sys/vm/quiet").unlink()
+
+    monkeypatch.setattr(measuring, "choose_probes", lambda options, cpu: ([Removing()], []))
+    items, drivers = plan(tree, {"vm.quiet": "20"})
+    with pytest.raises(TvopsError, match=r"vm\.quiet: .*see tvops tune rollback") as error:
+        measure(items, CATALOGUE, drivers, run, Options(seconds=5, settle_seconds=0.0), lambda progress: None)
+    assert error.value.exit_code == ExitCode.INCOMPLETE
+    assert run.run.state == "incomplete"
 
 
 def test_with_nothing_to_measure_nothing_is_done(tree: Host, run: Journal) -> None:

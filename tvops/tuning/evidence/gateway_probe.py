@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from tvops.errors import UsageError
 from tvops.tuning.evidence.probes import ANSWER_SECONDS, Probe, ProbeError, Samples
 
 
@@ -22,9 +23,13 @@ class OrderAck(Probe):
     most_samples = 200  # each stays in the ledger and in the account's list of orders
 
     def __init__(self, url: str, api_key: str = "", symbol: str = "") -> None:
-        parts = urlsplit(url if "//" in url else f"http://{url}")
-        secure = parts.scheme == "https"
-        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or (443 if secure else 80)
+        """Take the gateway at ``url``; raise UsageError where that is none."""
+        try:
+            parts = urlsplit(url if "//" in url else f"http://{url}")
+            secure = parts.scheme == "https"
+            self._host, self._port = parts.hostname or "127.0.0.1", parts.port or (443 if secure else 80)
+        except ValueError as error:
+            raise UsageError(f"gateway: is no address such as http://127.0.0.1:8000: {error}") from None
         self._connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         self._headers = {"Content-Type": "application/json"} | ({"X-API-Key": api_key} if api_key else {})
         self._symbol = symbol
@@ -52,14 +57,17 @@ class OrderAck(Probe):
         """Connect and learn what the order is; raise ProbeError."""
         self._open()
         if not self._order:
-            symbols = self._ask("GET", "/v1/symbols").get("symbols", [])
-            found = next((s for s in symbols if self._symbol in ("", s["symbol"])), None)
-            if found is None:
-                raise ProbeError(f"the gateway has no instrument {self._symbol}".rstrip())
-            self._order = {
-                "symbol": found["symbol"], "side": "buy", "order_type": "limit", "time_in_force": "FOK",
-                "quantity": found["lot_size"], "price": found["price_low"],
-            }  # fmt: skip
+            answer = self._ask("GET", "/v1/symbols")
+            try:
+                found = next((s for s in answer["symbols"] if self._symbol in ("", s["symbol"])), None)
+                if found is None:
+                    raise ProbeError(f"the gateway has no instrument {self._symbol}".rstrip())
+                self._order = {
+                    "symbol": found["symbol"], "side": "buy", "order_type": "limit", "time_in_force": "FOK",
+                    "quantity": found["lot_size"], "price": found["price_low"],
+                }  # fmt: skip
+            except (KeyError, TypeError):
+                raise ProbeError("what answers there is no tvops gateway") from None
 
     def _open(self) -> None:
         self._connection = self._connect(self._host, self._port, timeout=ANSWER_SECONDS)

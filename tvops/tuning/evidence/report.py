@@ -30,8 +30,7 @@ def render_markdown(evidence: Evidence) -> str:
         _bullets(f"`{p.name}`: {p.description}; {p.samples} samples a block" for p in evidence.probes) or "None.",
     ]
     if evidence.not_measured:
-        rows = [(f"`{n.what}`", n.reason) for n in evidence.not_measured]
-        parts += ["## Not measured", _table(("what", "why"), rows)]
+        parts += ["## Not measured", _not_measured(evidence)]
     if evidence.sent:
         parts += ["## What was sent to servers that are not the experiment's own", _bullets(evidence.sent)]
     parts += ["## The host", _host(evidence)]
@@ -56,16 +55,15 @@ def _summary(evidence: Evidence) -> str:
 
 
 def _essence(measured: Measured) -> str:
-    """Name the figures that carry the verdict; without any, the smallest effect that would have been seen."""
+    """Name the figures that carry the verdict; without any, the effects that would have been seen."""
     told = [f for f in measured.figures if f.verdict != NONE]
     if told:
         return "; ".join(f"{_name(f)} {_change(f)}" for f in told)
-    seen = [f for f in measured.figures if f.percentile == 50.0 and f.before > 0]
+    seen = sorted((f.detectable / f.before, _name(f)) for f in measured.figures if f.percentile == 50 and f.before)
     if not seen:
         return "nothing could be compared"
-    finest = min(seen, key=lambda f: f.detectable / f.before)
-    share = 100 * finest.detectable / finest.before
-    return f"any effect is smaller than could be seen (from {share:.1f} % on in {_name(finest)})"
+    (finest, where), (coarsest, at) = seen[0], seen[-1]
+    return f"would have been seen from {100 * finest:.1f} % ({where}) or {100 * coarsest:.1f} % ({at}) on"
 
 
 def _name(figure: Figure) -> str:
@@ -142,6 +140,13 @@ def _one(measured: Measured) -> Iterable[str]:
         ("probe", "samples", "pairs", "A", "B", "effect", "95 % interval", "p", "detectable", "largest A",
          "largest B", "verdict"), rows,
     )  # fmt: skip
+
+
+def _not_measured(evidence: Evidence) -> str:
+    reasons: dict[str, list[str]] = {}
+    for left in evidence.not_measured:
+        reasons.setdefault(left.reason, []).append(f"`{left.what}`")
+    return _table(("why", "what"), [(reason, ", ".join(what)) for reason, what in reasons.items()])
 
 
 def _host(evidence: Evidence) -> str:
