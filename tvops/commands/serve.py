@@ -20,7 +20,9 @@ def serve(
     mirror: bool | None = typer.Option(
         None, "--mirror/--no-mirror", help="Let the replayed book stand in ours, to trade against it."
     ),
-    profile: str | None = typer.Option(None, help="dev (default), prod, ull."),
+    profile: str | None = typer.Option(
+        None, help="dev (default), prod, ull or a file: settings, and what needs no root of its tuning."
+    ),
     symbols: str | None = typer.Option(None, help="Instruments that market data carries, comma-separated."),
     instruments: str | None = typer.Option(None, help="Instruments file (YAML)."),
     host: str | None = typer.Option(None, help="Address to listen on."),
