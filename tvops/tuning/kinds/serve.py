@@ -1,7 +1,7 @@
 """Knobs of kinds held, process and socket: what the running `tvops serve` has in force.
 
-Its processes apply them and write down what came of it (`tuning.json` in the data directory). What /proc shows of a
-process is looked up there, since somebody may have changed it meanwhile. Nothing is ever written here.
+Its processes apply them and write down what came of it (`tuning.json` in the data directory). What /proc shows of
+a process is looked up there, since somebody may have changed it meanwhile. Nothing is ever written here.
 """
 
 from __future__ import annotations
