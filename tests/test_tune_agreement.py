@@ -127,10 +127,14 @@ def test_ansible(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "sysctl.conf").write_text("".join(f"{key}={value}\n" for key, value in wanted.items()))
     book = ANSIBLE.replace("FILE", str(tmp_path / "sysctl.conf")).replace("VALUES", str(tmp_path / "values"))
     (tmp_path / "book.yml").write_text(book.replace("OUT", str(tmp_path / "out")))
+    folders = {"ANSIBLE_HOME": "home", "ANSIBLE_LOCAL_TEMP": "local", "ANSIBLE_REMOTE_TEMP": "remote"}
+    environment = os.environ | {name: str(tmp_path / folder) for name, folder in folders.items()}
     ran = subprocess.run(
-        [program, "-i", "localhost,", str(tmp_path / "book.yml")], capture_output=True, text=True, timeout=110,
-        env=os.environ | {"ANSIBLE_HOME": str(tmp_path), "ANSIBLE_LOCAL_TEMP": str(tmp_path / "t"), 
-                          "LC_ALL": "C.UTF-8", "ANSIBLE_REMOTE_TEMP": str(tmp_path / "r"), "PYTHONWARNINGS": "ignore"},
-    )  # fmt: skip
+        [program, "-i", "localhost,", str(tmp_path / "book.yml")],
+        env=environment | {"LC_ALL": "C.UTF-8", "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert json.loads((tmp_path / "out").read_text()) == [wrong]

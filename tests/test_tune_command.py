@@ -205,12 +205,13 @@ def test_exit_code_5_as_nobody(tmp_path: Path) -> None:
 import os
 from tvops.cli import run
 os.environ["TVOPS_STATE_DIR"], os.environ["TVOPS_DATA_DIR"] = {str(state)!r}, {str(tmp_path / "data")!r}
-run(["tune", "--profile", {mine!r}, "--check"])  # imports what nobody could not read
+run(["tune", "verify", "--profile", {mine!r}])  # imports what nobody could not read
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-print(run(["tune", "--profile", {mine!r}, "--check"]), run(["tune", "--profile", {mine!r}, "--yes"]))
+codes = [run(["tune", *words, "--profile", {mine!r}]) for words in (["--check"], ["--yes"], ["verify"])]
+print(*codes)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert ran.stdout.splitlines()[-1] == "5 5", ran.stderr
+    assert ran.stdout.splitlines()[-1] == "5 5 3", ran.stderr
     assert "privilege" in ran.stdout
     assert "Traceback" not in ran.stderr
 

@@ -14,7 +14,7 @@ import typer
 
 from tvops import errors, settings
 from tvops.cli import COMMANDS, build_app
-from tvops.tuning.model import Knob
+from tvops.tuning.model import ExitCode, Knob
 
 HEAD = "<!-- Rendered from the code by `python -m tvops.reference docs`; edit the code instead. -->\n\n"
 
@@ -45,6 +45,15 @@ def errors_page() -> str:
     for kind in (errors.TvopsError, errors.UsageError):
         lines.append(f"| {kind.exit_code} | {_first_line(kind).rstrip('.')} |")
     lines += ["| 130 | interrupted by Ctrl-C |", "| 141 | whoever read the output has gone |"]
+    lines += ["\n## tvops tune\n", "| code | name | when |", "|---|---|---|"]
+    for line in inspect.getsource(ExitCode).splitlines():
+        if match := re.match(r"    ([A-Z]+) = (\d)  # (.+)", line):
+            lines.append(f"| {match[2]} | {match[1].lower()} | {match[3]} |")
+    lines += [
+        "\nWhere several hold, the first of 7, 1, 5, 3, 6, 4 counts. `tvops tune verify`, `drift`, `rollback --check`",
+        "and `persist --check` exit with 3 where something differs or would change; so does `tvops doctor` where",
+        "something is wrong.",
+    ]
     return HEAD + "\n".join(lines) + "\n"
 
 

@@ -213,6 +213,13 @@ def _verdict(item: Item, knob: Knob, sight: Sight, facts: Facts, limits: Limits)
     return "pending", sight.objection
 
 
+def verdict(items: Sequence[Item]) -> ExitCode:
+    """Give the exit code of `verify`: what differs counts as pending, whoever may write it."""
+    if any(item.state in ("pending", "privilege") and item.current is not None for item in items):
+        return ExitCode.PENDING
+    return exit_code(items, applied=False)
+
+
 def hindrances(items: Sequence[Item]) -> list[Item]:
     """Give the required items that cannot be had here at all: with one of them nothing is to be applied."""
     return [item for item in items if item.required and item.state in ("unsupported", "refused")]

@@ -29,12 +29,12 @@ def verify(
 
     Knob by knob; changes nothing.
 
-    Exit codes: 0 as wanted; 3 something differs; 4 some knobs are not supported here; 5 something differs that
-    needs privilege; 6 a reboot or restart is pending.
+    Exit codes: 0 as wanted; 3 something differs; 4 some knobs are not supported here; 5 something cannot be read
+    without privilege; 6 a reboot or restart is pending.
     """
     from tvops.tuning.listing import as_json as to_json
     from tvops.tuning.listing import print_plan, summary
-    from tvops.tuning.plan import Limits, exit_code
+    from tvops.tuning.plan import Limits, verdict
     from tvops.tuning.profiles import chosen_profile
     from tvops.tuning.setup import Reach, opened
 
@@ -44,7 +44,7 @@ def verify(
         items = setup.plan(
             resolved, Limits(only=tuple(only or ()), skip=tuple(skip or ()), risk_max=risk_max.value)
         )
-    code = exit_code(items, applied=False)
+    code = verdict(items)
     if as_json:
         typer.echo(to_json(resolved.name, items, code))
     else:

@@ -21,7 +21,12 @@ PROFILE = typer.Option(None, help="dev, prod, ull, or a profile file; default: $
 ONLY = typer.Option(None, metavar="KNOB", help="Only this knob, kind or pattern; repeatable.")
 SKIP = typer.Option(None, metavar="KNOB", help="Leave this knob, kind or pattern out.")
 ASSIGNMENTS = typer.Option(None, "--set", metavar="ID=VALUE", help="Want this instead.")
-SERVERS = typer.Option(None, "--redis", metavar="ROLE=URL", help="A server to look at; repeatable.")
+SERVERS = typer.Option(
+    None,
+    "--redis",
+    metavar="ROLE=URL",
+    help="A server; repeatable. ROLE alone: $TVOPS_ROLE_URL. Default: the stack's.",
+)
 ROOT = typer.Option(Path("/"), help="Act on this tree of files instead of the host.")
 FORCE = typer.Option(False, "--force", help="Overwrite what somebody else changed since, too.")
 WAIT = typer.Option(10.0, min=0, max=3600, help="Seconds to wait for another tune to end.")
