@@ -205,7 +205,8 @@ def test_exit_code_5_as_nobody(tmp_path: Path) -> None:
 import os
 from tvops.cli import run
 os.environ["TVOPS_STATE_DIR"], os.environ["TVOPS_DATA_DIR"] = {str(state)!r}, {str(tmp_path / "data")!r}
-run(["tune", "verify", "--profile", {mine!r}])  # imports what nobody could not read
+for words in (["--check"], ["verify"]):
+    run(["tune", *words, "--profile", {mine!r}])  # imports what nobody could not read
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 codes = [run(["tune", *words, "--profile", {mine!r}]) for words in (["--check"], ["--yes"], ["verify"])]
 print(*codes)

@@ -50,9 +50,9 @@ def errors_page() -> str:
         if match := re.match(r"    ([A-Z]+) = (\d)  # (.+)", line):
             lines.append(f"| {match[2]} | {match[1].lower()} | {match[3]} |")
     lines += [
-        "\nWhere several hold, the first of 7, 1, 5, 3, 6, 4 counts. `tvops tune verify`, `drift`, `rollback --check`",
-        "and `persist --check` exit with 3 where something differs or would change; so does `tvops doctor` where",
-        "something is wrong.",
+        "\nWhere several hold, the first of 7, 1, 5, 3, 6, 4 counts. `tvops tune verify`, `drift`,",
+        "`rollback --check` and `persist --check` exit with 3 where something differs or would change; so does",
+        "`tvops doctor` where something is wrong.",
     ]
     return HEAD + "\n".join(lines) + "\n"
 
