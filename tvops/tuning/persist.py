@@ -195,7 +195,8 @@ def next_steps(paths: Sequence[str]) -> list[str]:
     steps = {
         kernel_files.SYSCTL: "sysctl --system",
         kernel_files.TMPFILES: f"systemd-tmpfiles --create {kernel_files.TMPFILES}",
-        kernel_files.UDEV: "udevadm control --reload && udevadm trigger --action=add",
+        # No trigger: it would play every rule of the host again, and may rename interfaces that are in use.
+        kernel_files.UDEV: "udevadm control --reload",
         units.BOOT_SERVICE: "systemctl enable tvops-tune.service",
         kernel_files.CMDLINE: f"follow {kernel_files.CMDLINE} to change the kernel's command line, then reboot",
     }
