@@ -325,6 +325,8 @@ def test_wishes_go_to_the_processes_that_their_selectors_name() -> None:
             Wish(knob="process.timer_slack_ns", value="1us"),
             Wish(knob="process.timer_slack_ns", value="1", selector="engine"),
             Wish(knob="process.nice", value=-5, selector="e*"),
+            Wish(knob="process.gc_freeze", value=1),
+            Wish(knob="socket.timestampns", value=1),
             Wish(knob="process.affinity", value="$engine", selector="engine"),
             Wish(knob="process.nofile", value=">=1", selector="market"),
             Wish(knob="process.oom_score_adj", value=-5, skip="not on a virtual machine"),
@@ -338,12 +340,18 @@ def test_wishes_go_to_the_processes_that_their_selectors_name() -> None:
         ),
         load_catalogue(),
     )
-    assert tuning.processes["engine"] == {"timer_slack": "1", "nice": "-5", "affinity": "1"}
+    assert tuning.processes["engine"] == {
+        "timer_slack": "1", "nice": "-5", "affinity": "1", "gc_freeze": "1",
+    }  # fmt: skip
     assert tuning.processes["market"] == {
-        "timer_slack": "1000", "nofile": read_attribute("nofile", os.getpid()),
+        "timer_slack": "1000", "nofile": read_attribute("nofile", os.getpid()), "gc_freeze": "1",
     }  # fmt: skip
     assert tuning.processes["supervisor"] == tuning.processes["redis"] == {"timer_slack": "1000"}
-    assert tuning.sockets == {"gateway": {"SO_SNDBUF": str(8 << 20)}, "stream": {"SO_SNDBUF": str(128 << 10)}}
+    assert tuning.sockets == {
+        "gateway": {"SO_SNDBUF": str(8 << 20), "SO_TIMESTAMPNS": "1"},
+        "stream": {"SO_SNDBUF": str(128 << 10), "SO_TIMESTAMPNS": "1"},
+        "redis": {"SO_TIMESTAMPNS": "1"},
+    }
     assert tuning.servers["ledger"] == {"maxmemory": str(2 << 30), "save": ""}
     assert tuning.dma_latency_us == 30
     assert tuning.left == ()
@@ -354,6 +362,7 @@ def test_what_cannot_be_meant_here_is_left_with_its_reason() -> None:
         a_profile(
             Wish(knob="process.affinity", value="$nowhere", selector="engine"),
             Wish(knob="socket.prefer_busy_poll", value=1, selector="gateway"),
+            Wish(knob="process.gc_interval_ms", value="1s", selector="supervisor"),
             kernel=(5, 4, 0), release="5.4",
         ),
         load_catalogue(),
@@ -361,6 +370,7 @@ def test_what_cannot_be_meant_here_is_left_with_its_reason() -> None:
     reasons = {effect.name: effect.reason for effect in tuning.left}
     assert "$nowhere" in reasons["affinity"]
     assert "5.11" in reasons["SO_PREFER_BUSY_POLL"]
+    assert "engine and market" in reasons["gc_interval"]
     assert not tuning.processes
     assert not tuning.sockets
 

@@ -107,7 +107,9 @@ def _settle(effect: Effect) -> Effect:
     if effect.state != "clamped":
         return effect
     if effect.name == "timer_slack" and effect.got in ("", "0"):
-        reason = "inherited at its start" if not effect.got else "a real-time process has none"
+        reason = (
+            "inherited at its start" if not effect.got else "real-time processes, and what they start, have none"
+        )
         return _with(effect, "applied", effect.wanted, reason)
     if effect.name == "numa_node" and not effect.got:
         return _with(effect, "applied", effect.wanted, "inherited at its start")

@@ -44,7 +44,7 @@ def stack_tuning(profile: Profile, catalogue: Mapping[str, Knob]) -> StackTuning
         knob = catalogue[name]
         for place in TARGETS.get(knob.kind, ()):
             wish = strongest(of_knob, Place(place, place), profile.facts)
-            if wish is None or wish.skip or wish.value == "-" or _beside_the_point(wish, place):
+            if wish is None or wish.skip or wish.value == "-" or _beside_the_point(knob, wish, place):
                 continue
             try:
                 value = _value(knob, wish, place, profile.facts)
@@ -59,9 +59,13 @@ def stack_tuning(profile: Profile, catalogue: Mapping[str, Knob]) -> StackTuning
     )  # fmt: skip
 
 
-def _beside_the_point(wish: Wish, place: str) -> bool:
-    """Whether a wish for all sockets speaks of those of a feed: no feed has one yet."""
-    return place == "feed" and not wish.selector
+def _beside_the_point(knob: Knob, wish: Wish, place: str) -> bool:
+    """Whether a wish for all places speaks of one that cannot have it: no feed has a socket yet, for example."""
+    return not wish.selector and (place == "feed" or _lacks_collector(knob, place))
+
+
+def _lacks_collector(knob: Knob, place: str) -> bool:
+    return knob.where in COLLECTOR_ATTRIBUTES and place not in ("engine", "market")
 
 
 def _value(knob: Knob, wish: Wish, place: str, facts: Facts) -> str:
@@ -69,6 +73,8 @@ def _value(knob: Knob, wish: Wish, place: str, facts: Facts) -> str:
         raise ValueError(reason)
     if knob.kind == "process" and knob.where not in {*ATTRIBUTES, *COLLECTOR_ATTRIBUTES}:
         raise ValueError("tvops serve has no such setting")
+    if _lacks_collector(knob, place):
+        raise ValueError("engine and market have a collector to set, nobody else")
     value = target(knob, parse_wanted(knob, wish.value), _current(knob, place), facts)
     return "" if value == '""' else value
 
