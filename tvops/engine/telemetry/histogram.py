@@ -1,0 +1,93 @@
+"""Latency histograms in the layout of HdrHistogram: what is recorded, merged, shown and exported.
+
+Values are int64 nanoseconds from 0 to an hour; each power of two is cut into 128 buckets, so that a value and the
+bucket that it falls into differ by less than 1/128 (0.8 %; two significant digits in HdrHistogram's terms,
+https://github.com/HdrHistogram/HdrHistogram). Counts are a plain int64 array, so that histograms add up, subtract
+(an interval is the difference of two moments) and travel as the buckets that are not empty.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[np.int64]
+
+SUB_BITS: Final = 8
+HALF: Final = 1 << (SUB_BITS - 1)  # buckets of each power of two
+HIGHEST: Final = 3_600_000_000_000  # ns; what is longer counts as this
+BUCKETS: Final = (HIGHEST.bit_length() - SUB_BITS + 2) * HALF
+RELATIVE_ERROR: Final = 1 / HALF
+
+
+def bucket_of(value: int) -> int:
+    """Give the bucket that a value in ns falls into; below 0 counts as 0, above `HIGHEST` as that."""
+    value = min(max(value, 0), HIGHEST)
+    shift = (value | (2 * HALF - 1)).bit_length() - SUB_BITS
+    return (shift << (SUB_BITS - 1)) + (value >> shift)
+
+
+def lowest_of(bucket: int) -> int:
+    """Give the smallest value in ns that falls into ``bucket``."""
+    shift = max((bucket >> (SUB_BITS - 1)) - 1, 0)
+    return (bucket - (shift << (SUB_BITS - 1))) << shift
+
+
+def highest_of(bucket: int) -> int:
+    """Give the largest value in ns that falls into ``bucket``."""
+    shift = max((bucket >> (SUB_BITS - 1)) - 1, 0)
+    return lowest_of(bucket) + (1 << shift) - 1
+
+
+HIGHEST_OF: Final = np.array([highest_of(bucket) for bucket in range(BUCKETS)], np.int64)
+"""The largest value of each bucket."""
+
+
+def empty() -> Counts:
+    """Give counts of nothing."""
+    return np.zeros(BUCKETS, np.int64)
+
+
+def percentiles(counts: Counts, percents: list[float], maximum: int | None = None) -> list[int]:
+    """Give the values in ns that so many percent of the samples do not exceed; 0 where there are none.
+
+    Args:
+        counts: BUCKETS counts, int64.
+        percents: 0 to 100.
+        maximum: the largest sample, where it is known exactly.
+    """
+    total = int(counts.sum())
+    if not total:
+        return [0] * len(percents)
+    reached = np.cumsum(counts)
+    ranks = [min(total, max(1, -int(-total * percent // 100))) for percent in percents]
+    values = HIGHEST_OF[np.searchsorted(reached, ranks)]
+    return [min(int(value), maximum) if maximum is not None else int(value) for value in values]
+
+
+class Histogram(msgspec.Struct, frozen=True):
+    """A histogram on its way: the buckets that are not empty."""
+
+    buckets: bytes  # uint16, ascending
+    counts: bytes  # int64
+    maximum: int = 0  # largest sample since the process started, ns
+    negative: int = 0  # samples below 0 (clock skew), which are not among the counts
+
+    def unpack(self) -> Counts:
+        """Give the counts as an array of all buckets; raise ValueError where they cannot be such."""
+        where = np.frombuffer(self.buckets, np.uint16)
+        counts = np.frombuffer(self.counts, np.int64)
+        if len(where) != len(counts) or (len(where) and int(where.max()) >= BUCKETS):
+            raise ValueError("is no histogram")
+        unpacked = empty()
+        unpacked[where] = counts
+        return unpacked
+
+
+def pack(counts: Counts, maximum: int = 0, negative: int = 0) -> Histogram:
+    """Give a histogram as it travels."""
+    where = np.flatnonzero(counts)
+    return Histogram(where.astype(np.uint16).tobytes(), counts[where].tobytes(), maximum, negative)
