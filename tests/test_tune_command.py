@@ -340,6 +340,15 @@ def test_persist_and_unpersist(root: Path, tune: Tune, tmp_path: Path) -> None:
     assert "vm.swappiness" in (root / "etc/sysctl.d/90-tvops.conf").read_text()
     assert tune("persist", "--profile", mine, "--yes")[0] == 0
     assert tune("rollback")[1] == "there is nothing to undo\n", "files are taken away by unpersist"
+    tune("--profile", mine, "--yes")
+    assert tune("verify", "--profile", mine)[0] == 0
+    written = (root / "etc/sysctl.d/90-tvops.conf").read_text()
+    (root / "etc/sysctl.d/90-tvops.conf").write_text(written.replace("= 10", "= 60"))
+    code, out, _ = tune("verify", "--profile", mine)
+    assert code == 3
+    assert "/etc/sysctl.d/90-tvops.conf: was changed since tvops wrote it" in out
+    (root / "etc/sysctl.d/90-tvops.conf").write_text(written)
+    tune("rollback")
     assert tune("unpersist", "--check")[0] == 3
     assert tune("unpersist")[0] == 0
     assert snapshot(root) == before

@@ -44,6 +44,7 @@ class Setup:
         self.facts: Facts = read_facts(self.host)
         self.drivers: dict[Kind, Driver] = {}
         self.servers: list[RedisServer] = []
+        self.gateway_port = 0  # of the stack on this host
         self._redis: RedisDriver | None = None
         files = FileDriver(self.host, self.catalogue)
         self.drivers |= {"sysctl": files, "file": files, "boot": BootDriver(self.host)}
@@ -52,6 +53,7 @@ class Setup:
 
     def _reach_beyond_files(self) -> None:
         settings = load_settings({"data_dir": self.reach.data_dir}, file=self.reach.config)
+        self.gateway_port = settings.gateway_port
         self.servers = find_servers(self.reach.servers, settings)
         self._redis = redis = RedisDriver(self.servers, self.facts, self.reach.force)
         serve = ServeDriver(settings.data_path)

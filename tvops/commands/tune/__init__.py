@@ -39,7 +39,8 @@ def tune(
     check: bool = options.CHECK,
     measure: bool = typer.Option(False, "--measure", help="Measure what each change does here, then apply."),
     keep: Keep = typer.Option(Keep.ALL, help="With --measure: apply everything, or only what helped."),
-    seconds: float = typer.Option(120.0, min=5, max=3600, help="With --measure: how long it may take."),
+    seconds: float = options.SECONDS,
+    gateway: str = options.GATEWAY,
     script: bool = typer.Option(False, "--script", help="Print the plain shell script that would do the same."),
     only: list[str] | None = options.ONLY,
     skip: list[str] | None = options.SKIP,
@@ -70,7 +71,7 @@ def tune(
     return run_tune(
         Order(
             profile=profile, yes=yes, check=check, measure=measure, keep_helpful=keep is Keep.HELPFUL,
-            seconds=seconds, script=script, assignments=tuple(assignments or ()), wait=wait,
+            seconds=seconds, gateway=gateway, script=script, assignments=tuple(assignments or ()), wait=wait,
             recover=recover.value if recover else "", everything=everything, diff=diff, as_json=as_json,
             limits=Limits(only=tuple(only or ()), skip=tuple(skip or ()), risk_max=risk_max.value, force=force),
             reach=Reach(

@@ -30,6 +30,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     measure: bool
     keep_helpful: bool
     seconds: float
+    gateway: str
     assignments: tuple[str, ...]
     recover: Literal["", "undo", "finish"]
     wait: float
@@ -119,11 +120,10 @@ def _measure(
     order: Order, state: StateDirectory, setup: Setup, profile: Profile, items: list[Item]
 ) -> dict[str, str]:
     """Measure the pending items; with --keep helpful leave out what did not help. Gives where the report is."""
-    from tvops.commands.tune.measuring import measure_items
-    from tvops.tuning.evidence.measuring import Options
+    from tvops.commands.tune.measuring import measure_items, measurement
     from tvops.tuning.evidence.records import helpful
 
-    wanted = Options(seconds=order.seconds, servers=tuple(setup.servers))
+    wanted = measurement(setup, order.seconds, order.gateway)
     evidence, files = measure_items(state, setup, profile, items, wanted, None)
     if not order.as_json:
         from tvops.tuning.evidence.report import render_markdown

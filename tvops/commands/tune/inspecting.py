@@ -27,13 +27,15 @@ def verify(
 ) -> int:
     """Compare the host with a profile.
 
-    Knob by knob; changes nothing.
+    Knob by knob, and file by file where the profile is persisted; changes nothing.
 
     Exit codes: 0 as wanted; 3 something differs; 4 some knobs are not supported here; 5 something cannot be read
     without privilege; 6 a reboot or restart is pending.
     """
+    from tvops.commands.tune.persisting import stale_files
     from tvops.tuning.listing import as_json as to_json
     from tvops.tuning.listing import print_plan, summary
+    from tvops.tuning.model import ExitCode
     from tvops.tuning.plan import Limits, verdict
     from tvops.tuning.profiles import chosen_profile
     from tvops.tuning.setup import Reach, opened
@@ -44,11 +46,14 @@ def verify(
         items = setup.plan(
             resolved, Limits(only=tuple(only or ()), skip=tuple(skip or ()), risk_max=risk_max.value)
         )
-    code = verdict(items)
+        stale = stale_files(setup, resolved, chosen_profile(profile), assignments or (), items)
+    code = ExitCode.PENDING if stale else verdict(items)
     if as_json:
-        typer.echo(to_json(resolved.name, items, code))
+        typer.echo(to_json(resolved.name, items, code, files=stale))
     else:
         print_plan(items, everything)
+        for change in stale:
+            typer.echo(f"{change.path}: {change.reason or 'is not as the profile has it'} (tvops tune persist)")
         typer.echo(f"profile {resolved.name}: {summary(items)}")
     return code
 

@@ -22,10 +22,10 @@ app = typer.Typer()
 @app.command()
 def measure(
     profile: str | None = options.PROFILE,
-    seconds: float = typer.Option(120.0, min=5, max=3600, help="How long it may take."),
+    seconds: float = options.SECONDS,
     together: bool = typer.Option(False, "--together", help="Measure all changes as one, too."),
     seed: int | None = typer.Option(None, min=0, help="Seed of the random order, to repeat an experiment."),
-    gateway: str = typer.Option("", metavar="URL", help="Order gateway to measure; its ledger gets the orders."),
+    gateway: str = options.GATEWAY,
     report: Path | None = typer.Option(
         None, metavar="DIR", help="Where the reports go; default: beside the journal."
     ),
@@ -44,11 +44,8 @@ def measure(
     host are touched; at the end everything is as it was. An API key for --gateway comes from $TVOPS_API_KEY.
     Exit codes: 0 measured; 7 something could not be put back.
     """
-    import os
-
     from tvops.commands.tune.printing import this_command
     from tvops.commands.tune.recovering import settle_interrupted
-    from tvops.tuning.evidence.measuring import Options
     from tvops.tuning.evidence.report import render_markdown
     from tvops.tuning.journal import StateDirectory, state_directory
     from tvops.tuning.listing import encoded
@@ -63,14 +60,30 @@ def measure(
         with opened(reach) as setup:
             resolved = setup.resolve(chosen_profile(profile), assignments or ())
             items = setup.plan(resolved, Limits(only=tuple(only or ()), skip=tuple(skip or ())))
-            wanted = Options(
-                seconds=seconds, seed=seed, together=together, servers=tuple(setup.servers), gateway=gateway,
-                api_key=os.environ.get("TVOPS_API_KEY", ""),
-            )  # fmt: skip
+            wanted = measurement(setup, seconds, gateway, seed, together)
             evidence, files = measure_items(state, setup, resolved, items, wanted, report)
     typer.echo(encoded(evidence) if as_json else render_markdown(evidence))
     typer.echo(f"report: {files['markdown']} and {files['json']}", err=True)
     return 0
+
+
+def measurement(
+    setup: Setup, seconds: float, gateway: str, seed: int | None = None, together: bool = False
+) -> Options:
+    """Say how to measure: the servers that tuning reaches, the stack's own gateway where it may be asked."""
+    import os
+
+    from tvops.tuning.evidence.measuring import Options
+
+    return Options(
+        seconds=seconds,
+        seed=seed,
+        together=together,
+        servers=tuple(setup.servers),
+        gateway=gateway,
+        local_gateway=f"http://127.0.0.1:{setup.gateway_port}",
+        api_key=os.environ.get("TVOPS_API_KEY", ""),
+    )
 
 
 def measure_items(
@@ -112,7 +125,7 @@ class _Bar:
 
         self._bars = Progress(
             TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=Console(stderr=True),
-            transient=True, disable=not Console(stderr=True).is_terminal,
+            transient=True, disable=not Console(stderr=True).is_terminal, auto_refresh=False,
         )  # fmt: skip
         self._bars.start()
         self._task = self._bars.add_task("measuring", total=None)
@@ -125,6 +138,7 @@ class _Bar:
         assert isinstance(progress, Progress)
         total = progress.pairs or None
         self._bars.update(self._task, description=progress.text, completed=progress.done, total=total)
+        self._bars.refresh()  # between two pairs: a thread that draws would be measured as well
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()

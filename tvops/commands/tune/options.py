@@ -36,3 +36,5 @@ CHECK = typer.Option(False, "--check", help="Show what would be done, change not
 YES = typer.Option(False, "--yes", "-y", help="Do it without asking.")
 EVERYTHING = typer.Option(False, "--all", help="List what is as wanted or left out as well.")
 JSON = typer.Option(False, "--json", help="Print JSON.")
+SECONDS = typer.Option(300.0, min=5, max=3600, help="How long a measurement may take.")
+GATEWAY = typer.Option("", metavar="URL", help="Order gateway to measure too; its ledger gets the orders.")

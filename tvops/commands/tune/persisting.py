@@ -10,7 +10,11 @@ import typer
 from tvops.commands.tune import options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tvops.tuning.model import Item, Profile
     from tvops.tuning.persist import FileChange
+    from tvops.tuning.setup import Setup
 
 app = typer.Typer()
 
@@ -30,12 +34,12 @@ def persist(
 
     Writes files of sysctl.d, tmpfiles.d, udev and systemd, rendered from the profile. The boot loader is never
     touched: what it needs is written to a file, with an instruction.
-    Exit codes: 0 the files are there; 1 a file is not ours; 3 with --check, something would change.
+    Exit codes: 0 the files are there; 1 a file is not ours; 3 with --check, something would change; 5 needs root.
     """
     from tvops.commands.tune.printing import can_ask, this_command
     from tvops.commands.tune.recovering import settle_interrupted
     from tvops.tuning.journal import StateDirectory, state_directory
-    from tvops.tuning.persist import next_steps, persisted, plan_files, render_files
+    from tvops.tuning.persist import next_steps, persisted, plan_files
     from tvops.tuning.persist import persist as write_files
     from tvops.tuning.profiles import chosen_profile
     from tvops.tuning.setup import Reach, opened
@@ -43,9 +47,7 @@ def persist(
     state = StateDirectory(state_directory())
     with opened(Reach(root=root)) as setup:
         resolved = setup.resolve(chosen_profile(profile), assignments or ())
-        name = str(Path(profile).resolve()) if profile and Path(profile).is_file() else resolved.name
-        arguments = ["--profile", name, *(word for value in assignments or () for word in ("--set", value))]
-        files = render_files(resolved, setup.catalogue, setup.plan(resolved), setup.drivers, setup.host, arguments)
+        files = render(setup, resolved, chosen_profile(profile), assignments or (), setup.plan(resolved))
         changes = plan_files(files, setup.host, persisted(state, setup.host))
         differing = [change for change in changes if change.state != "same"]
         if not as_json:
@@ -55,12 +57,42 @@ def persist(
         if not yes and (as_json or not can_ask()):
             typer.echo("tvops: nothing was changed; --yes writes the files", err=True)
             return _tell(changes, [], 3, as_json)
+        if setup.host.live and not setup.facts.privileged:
+            typer.echo("tvops: nothing was changed; files below /etc need root", err=True)
+            return _tell(changes, [], 5, as_json)
         if not yes:
             typer.confirm(f"write {len(differing)} files?", abort=True, err=True)
         with state.lock(wait, this_command()):
             settle_interrupted(state, "", Reach(root=root))
             changes = write_files(state, setup.host, resolved, files, this_command(), force)
     return _tell(changes, next_steps([change.path for change in changes]), 0, as_json)
+
+
+def render(
+    setup: Setup, resolved: Profile, profile: str, assignments: Sequence[str], items: Sequence[Item]
+) -> dict[str, str]:
+    """Give the files of a profile that was asked for as ``profile`` and with ``assignments``."""
+    from tvops.tuning.persist import render_files
+
+    name = str(Path(profile).resolve()) if Path(profile).is_file() else resolved.name
+    arguments = ["--profile", name, *(word for value in assignments for word in ("--set", value))]
+    return render_files(resolved, setup.catalogue, items, setup.drivers, setup.host, arguments)
+
+
+def stale_files(
+    setup: Setup, resolved: Profile, profile: str, assignments: Sequence[str], items: Sequence[Item]
+) -> list[FileChange]:
+    """Give the persisted files that are not as the profile has them; nothing where it is not persisted."""
+    from tvops.tuning.journal import StateDirectory, state_directory
+    from tvops.tuning.persist import persist_runs, persisted, plan_files
+
+    state = StateDirectory(state_directory())
+    runs = persist_runs(state, setup.host)
+    if not runs or runs[-1].begin.profile != resolved.name:
+        return []
+    files = render(setup, resolved, profile, assignments, items)
+    changes = plan_files(files, setup.host, persisted(state, setup.host))
+    return [change for change in changes if change.state != "same"]
 
 
 @app.command()
