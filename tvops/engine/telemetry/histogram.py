@@ -8,6 +8,7 @@ https://github.com/HdrHistogram/HdrHistogram). Counts are a plain int64 array, s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -21,6 +22,11 @@ HALF: Final = 1 << (SUB_BITS - 1)  # buckets of each power of two
 HIGHEST: Final = 3_600_000_000_000  # ns; what is longer counts as this
 BUCKETS: Final = (HIGHEST.bit_length() - SUB_BITS + 2) * HALF
 RELATIVE_ERROR: Final = 1 / HALF
+
+# From `EXACT` on, a bucket is the exponent of the value as a float64 and the first bits of its mantissa.
+EXACT: Final = HALF  # values below have a bucket each
+MANTISSA_BITS: Final = 52 - (SUB_BITS - 1)  # of a float64, those that a bucket leaves out
+EXPONENT: Final = (1023 + SUB_BITS - 2) * HALF  # what the exponent of a float64 is ahead by
 
 
 def bucket_of(value: int) -> int:
@@ -51,7 +57,7 @@ def empty() -> Counts:
     return np.zeros(BUCKETS, np.int64)
 
 
-def percentiles(counts: Counts, percents: list[float], maximum: int | None = None) -> list[int]:
+def percentiles(counts: Counts, percents: Sequence[float], maximum: int | None = None) -> list[int]:
     """Give the values in ns that so many percent of the samples do not exceed; 0 where there are none.
 
     Args:

@@ -1,0 +1,133 @@
+"""Records latencies of one stage: a hot path appends to a buffer, a kernel counts full buffers."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tvops.engine.telemetry import kernels
+from tvops.engine.telemetry.histogram import Counts, Histogram, empty, pack, percentiles
+
+ENOUGH: Final = 100
+"""Samples that a new window needs before it is shown."""
+
+_SIZE: Final = 1024  # of the buffer: a call of the kernel costs as much as some ten records
+
+
+class Recorder:
+    """Latencies of one stage since the process started. For the thread that made it only.
+
+    Values below 0 (clock skew) are counted apart, those above `histogram.HIGHEST` count as that.
+    """
+
+    __slots__ = ("_buffer", "_counts", "_maximum", "_negative", "_used", "_values")
+
+    def __init__(self) -> None:
+        self._buffer = array("q", bytes(8 * _SIZE))
+        self._values: NDArray[np.int64] = np.frombuffer(self._buffer, np.int64)
+        self._used = 0
+        self._counts = empty()
+        self._maximum = self._negative = 0
+
+    def record(self, nanoseconds: int) -> None:
+        """Record a latency."""
+        # The end of the buffer is what tells that it is full: a comparison would cost every record some ns.
+        try:
+            self._buffer[self._used] = nanoseconds
+            self._used += 1
+        except IndexError:
+            self._flush()
+            self.record(nanoseconds)
+
+    def record_times(self, nanoseconds: int, times: int) -> None:
+        """Record a latency that ``times`` things had together."""
+        if times == 1:
+            self.record(nanoseconds)
+        else:
+            self._count(np.array((nanoseconds,), np.int64), times)
+
+    def record_many(self, nanoseconds: NDArray[np.int64]) -> None:
+        """Record many latencies at once."""
+        self._count(nanoseconds, 1)
+
+    def counts(self) -> Counts:
+        """Give the counts of every latency so far: what this recorder goes on with, so do not modify it."""
+        self._flush()
+        return self._counts
+
+    @property
+    def maximum(self) -> int:
+        """The largest latency so far, ns."""
+        self._flush()
+        return self._maximum
+
+    @property
+    def negative(self) -> int:
+        """How many values were below 0."""
+        self._flush()
+        return self._negative
+
+    @property
+    def total(self) -> int:
+        """How many latencies there are, those below 0 left out."""
+        return int(self.counts().sum())
+
+    def percentiles(self, percents: Sequence[float]) -> list[int]:
+        """Give the latencies in ns that so many percent of all so far do not exceed; 0 where there are none."""
+        return percentiles(self.counts(), percents, self._maximum)
+
+    def packed(self) -> Histogram:
+        """Give the latencies so far as they travel."""
+        return pack(self.counts(), self._maximum, self._negative)
+
+    def _flush(self) -> None:
+        if self._used:
+            self._count(self._values[: self._used], 1)
+            self._used = 0
+
+    def _count(self, values: NDArray[np.int64], times: int) -> None:
+        maximum, negative = kernels.count(values, times, self._counts)
+        self._maximum = max(self._maximum, maximum)
+        self._negative += negative
+
+
+class Window:
+    """The latencies of a recorder since the last `rotate`; those of the window before while this one is young.
+
+    The counts of a window are the difference of two moments of its recorder.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._begin, self._skewed = recorder.counts().copy(), recorder.negative
+        self._last, self._last_skewed = empty(), 0
+
+    def counts(self) -> Counts:
+        """Give the counts of the window that has something to say."""
+        return self._shown()[0]
+
+    @property
+    def negative(self) -> int:
+        """How many values of that window were below 0."""
+        return self._shown()[1]
+
+    def percentiles(self, percents: Sequence[float]) -> list[int]:
+        """Give the latencies in ns that so many percent of that window do not exceed; 0 where there are none."""
+        return percentiles(self.counts(), percents, self._recorder.maximum)
+
+    def rotate(self) -> None:
+        """Begin a new window."""
+        self._last, self._last_skewed = self._present()
+        self._begin, self._skewed = self._recorder.counts().copy(), self._recorder.negative
+
+    def _present(self) -> tuple[Counts, int]:
+        return self._recorder.counts() - self._begin, self._recorder.negative - self._skewed
+
+    def _shown(self) -> tuple[Counts, int]:
+        present = self._present()
+        enough = int(present[0].sum()) >= ENOUGH
+        return present if enough or not self._last.any() else (self._last, self._last_skewed)
