@@ -1,0 +1,1 @@
+"""Open-loop load, scenarios and results: what `tvops bench` is made of."""
