@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 import pytest
 
+from tvops.errors import UsageError
 from tvops.tuning.model import ExitCode, Facts, Item, Kind, Knob, Place, Profile, State, Wish
 from tvops.tuning.plan import Limits, exit_code, make_plan
 
@@ -119,10 +121,19 @@ def test_limits() -> None:
     state = State("present", "5")
     assert one(state, "6", limits=Limits(only=("a.*",))).state == "pending"
     assert one(state, "6", limits=Limits(only=("sysctl",))).state == "pending"
-    assert one(state, "6", limits=Limits(only=("b.*",))).state == "skipped"
+    assert one(state, "6", limits=Limits(only=("a.b@eth*",))).state == "skipped"
+    assert one(state, "6", limits=Limits(only=("redis",))).state == "skipped"
     assert one(state, "6", limits=Limits(skip=("a.b",))).state == "skipped"
     assert one(state, "6", limits=Limits(risk_max="safe"), risk="disruptive").state == "skipped"
     assert one(state, "6", limits=Limits(risk_max="disruptive"), risk="disruptive").state == "pending"
+
+
+@pytest.mark.parametrize("limits", [Limits(only=("a.bb",)), Limits(skip=("a.bb@eth0",)), Limits(skip=("*.c",))])
+def test_what_is_to_be_left_out_must_be_a_knob(limits: Limits) -> None:
+    [pattern] = limits.only + limits.skip
+    with pytest.raises(UsageError, match=rf"{re.escape(pattern)}: there is no such knob or kind") as caught:
+        one(State("present", "5"), "6", limits=limits)
+    assert "do you mean a.b?" in str(caught.value) or "docs/knobs.md" in str(caught.value)
 
 
 def test_an_objection_refuses_unless_forced() -> None:

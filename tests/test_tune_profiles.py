@@ -128,6 +128,8 @@ def test_assignments_have_the_last_word(tmp_path: Path) -> None:
         ("vm.swappiness=lots", "--set vm.swappiness=lots: vm.swappiness: 'lots' is not a number"),
         ("vm.swappiness=", "--set vm.swappiness=: vm.swappiness: is empty"),
         ("net.ipv4.tcp_low_latency=1", "--set net.ipv4.tcp_low_latency=1: net.ipv4.tcp_low_latency: "),
+        ("net.ipv4.tcp_sack=0", "--set net.ipv4.tcp_sack=0: net.ipv4.tcp_sack: breaks the recovery"),
+        ("vm.zone_reclaim_mode=>=1", "--set vm.zone_reclaim_mode=>=1: vm.zone_reclaim_mode: stalls"),
         ("irq.smp_affinity=$net", r"irq.smp_affinity: \$net is no CPU role; there are housekeeping, irq"),
     ],
 )
@@ -173,6 +175,7 @@ ERRORS = [
     ("knobs:\n  cpu.pm_qos_resume_latency_us@$net: n/a\n", 2,
      "cpu.pm_qos_resume_latency_us@$net: $net is no CPU role"),
     ("knobs:\n  net.ipv4.tcp_tw_recycle: 1\n", 2, "net.ipv4.tcp_tw_recycle: "),
+    ("knobs:\n  boot.intel_idle.max_cstate: 0\n", 2, "boot.intel_idle.max_cstate: does not force C0"),
     ("knobs:\n  vm.swappiness:\n    valu: 1\n", 3, "vm.swappiness: valu: is not known here; use value, required"),
     ("knobs:\n  vm.swappiness:\n    required: true\n", 2, "vm.swappiness: has no value; write value: …"),
     ("knobs:\n  vm.swappiness:\n    value:\n", 3, "vm.swappiness: is empty"),

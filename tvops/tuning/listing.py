@@ -24,6 +24,9 @@ COLOURS = {"failed": "red", "stuck": "red", "undone": "red", "refused": "red", "
            "written": "green", "met": "green", "privilege": "yellow", "restart": "yellow", "reboot": "yellow",
            "serve": "yellow"}  # fmt: skip
 PLAIN_WIDTH = 4096
+COLUMNS = ("knob", "current → wanted", "state", "risk", "scope", "why")
+REASON_WIDTH = 24
+"""What the last column needs at least to be readable."""
 
 
 def told(item: Item) -> str:
@@ -70,21 +73,36 @@ def print_plan(items: Sequence[Item], everything: bool) -> None:
 
 
 def _print_table(rows: Sequence[tuple[str, Item]]) -> None:
+    """Print a row per knob; where that leaves no room for the reason, two lines per knob."""
+    from rich.padding import Padding
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("knob", "current → wanted", "state", "risk", "scope", "why"):
-        table.add_column(name, no_wrap=name in ("state", "risk", "scope"), overflow="fold")
-    for label, item in rows:
-        reason = f"{item.reason}; {item.why}" if item.reason and item.why else item.reason or item.why
-        state = f"[{COLOURS.get(told(item), 'default')}]{told(item)}[/]"
-        table.add_row(_plain(label), _plain(change(item)), state, item.risk, item.scope, _plain(reason))
-    if rows:
-        console().print(table)
+    if not rows:
+        return
+    out = console()
+    cells = [(label, change(item), told(item), item.risk, item.scope, _reason(item)) for label, item in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(COLUMNS, *cells, strict=True)][:-1]
+    if out.width >= sum(widths) + 2 * len(widths) + REASON_WIDTH:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in COLUMNS:
+            table.add_column(name, no_wrap=name != COLUMNS[-1], overflow="fold")
+        for label, changed, state, *more in cells:
+            table.add_row(Text(label), Text(changed), Text(state, _colour(state)), *map(Text, more))
+        out.print(table)
+        return
+    for label, changed, state, risk, scope, reason in cells:
+        out.print(Text.assemble((label, "bold"), "  ", changed), overflow="fold")
+        text = Text.assemble((state, _colour(state)), ", ", risk, ", ", scope, ": " if reason else "", reason)
+        out.print(Padding(text, (0, 0, 0, 4)))
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+def _reason(item: Item) -> str:
+    return f"{item.reason}; {item.why}" if item.reason and item.why else item.reason or item.why
+
+
+def _colour(state: str) -> str:
+    return COLOURS.get(state, "default")
 
 
 def change(item: Item) -> str:
@@ -112,8 +130,13 @@ def console() -> Any:
     """Give a console for stdout: the terminal's width there, no folding in a pipe."""
     from rich.console import Console
 
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave it to the command line, whose exit code for it is not that of a failure."""
+            raise BrokenPipeError
+
     wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else PLAIN_WIDTH
-    return Console(width=wide, highlight=False, soft_wrap=False)
+    return Piped(width=wide, highlight=False, soft_wrap=False)
 
 
 def as_json(profile: str, items: Sequence[Item], code: ExitCode, **more: object) -> bytes:

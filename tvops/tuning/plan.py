@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import get_args
 
 import msgspec
 
+from tvops.errors import UsageError
 from tvops.tuning.model import (
     RISKS,
     SERVE_KINDS,
@@ -56,8 +59,15 @@ class Sight(msgspec.Struct, frozen=True):
 def make_plan(
     profile: Profile, catalogue: Mapping[str, Knob], drivers: Mapping[Kind, Driver], limits: Limits | None = None
 ) -> list[Item]:
-    """Give the plan of a profile on this host, in the catalogue's order."""
+    """Give the plan of a profile on this host, in the catalogue's order.
+
+    Raises:
+        UsageError: --only or --skip names no knob; a misspelt --skip would let through what it is to keep out.
+    """
     limits = limits or Limits()
+    for option, patterns in (("--only", limits.only), ("--skip", limits.skip)):
+        for pattern in patterns:
+            _check_pattern(option, pattern, catalogue)
     return [decide(sight, profile.facts, limits) for sight in survey(profile, catalogue, drivers)]
 
 
@@ -170,6 +180,15 @@ def _left_out(item: Item, limits: Limits) -> str:
 def names(pattern: str, item: Item) -> bool:
     """Tell whether a pattern of --only or --skip means an item: an id, a knob, a kind, or a pattern of them."""
     return any(fnmatchcase(text, pattern) for text in (item.id, item.knob, item.kind))
+
+
+def _check_pattern(option: str, pattern: str, catalogue: Mapping[str, Knob]) -> None:
+    knob = pattern.partition("@")[0]
+    if knob in get_args(Kind) or any(fnmatchcase(known, knob) for known in catalogue):
+        return
+    near = difflib.get_close_matches(knob, (*catalogue, *get_args(Kind)), 3)
+    hint = f"do you mean {' or '.join(near)}?" if near else "docs/knobs.md lists all knobs and kinds"
+    raise UsageError(f"{option} {pattern}: there is no such knob or kind; {hint}")
 
 
 def unfit_kernel(knob: Knob, facts: Facts) -> str:

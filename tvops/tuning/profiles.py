@@ -142,10 +142,10 @@ def _assigned(assignment: str, catalogue: Mapping[str, Knob], facts: Facts) -> W
 
 def _check_wish(knob_id: str, selector: str, value: object, catalogue: Mapping[str, Knob]) -> None:
     """Raise ValueError where a wish cannot be meant."""
+    if reason := dead_key(knob_id) or dead_key(f"{knob_id}={value}"):
+        raise ValueError(reason)
     knob = catalogue.get(knob_id)
     if knob is None:
-        if reason := dead_key(knob_id):
-            raise ValueError(reason)
         near = difflib.get_close_matches(knob_id, catalogue, 3)
         hint = f"do you mean {' or '.join(near)}?" if near else "see docs/knobs.md"
         raise ValueError(f"there is no such knob; {hint}")
