@@ -29,6 +29,7 @@ from tvops.engine.services import HasKernels, Service
 from tvops.engine.socket_tuning import SocketOptions, unconnected_effects
 from tvops.engine.stack_tuning import Effect, StackTuning
 from tvops.engine.telemetry.logs import set_up_logging
+from tvops.engine.telemetry.service import TelemetryService
 from tvops.errors import FencedError, HeldError, RefusedError, TvopsError, UnfitServerError, UsageError
 from tvops.settings import Settings
 
@@ -65,12 +66,15 @@ class Status(msgspec.Struct):
 def build_services(name: str, settings: Settings, bus: Bus, options: SocketOptions) -> list[Service]:
     """Make the services of the worker ``name``, in the order in which they start; ``options`` are its port's."""
     table = load_instruments(Path(settings.instruments) if settings.instruments else None)
+    telemetry = TelemetryService(name, settings)
     if name == "engine":
         from tvops.engine.gateway.service import GatewayService
         from tvops.engine.ledger.service import EngineService
 
         engine = EngineService(settings, bus, table)
-        return [engine, GatewayService(settings, bus, engine, options)]
+        gateway = GatewayService(settings, bus, engine, options, telemetry)
+        telemetry.watch((engine, gateway))
+        return [engine, gateway, telemetry]
     from tvops.engine.market.price import PriceService, make_feed
     from tvops.engine.stream.service import StreamService
 
@@ -84,8 +88,9 @@ def build_services(name: str, settings: Settings, bus: Bus, options: SocketOptio
         from tvops.engine.market.mirror import MirrorService
 
         services.append(MirrorService(settings, bus, table, price))
-    services.append(StreamService(settings, bus, table, tuple(services), options))
-    return services
+    services.append(StreamService(settings, bus, table, tuple(services), options, telemetry))
+    telemetry.watch(services)
+    return [*services, telemetry]
 
 
 def collect_status(services: list[Service], ready: bool) -> Status:

@@ -47,12 +47,14 @@ class Api:
         health: Report,
         stats: Callable[[], dict[str, Any]],
         metrics: Callable[[], bytes],
+        telemetry: Callable[[str], tuple[bytes, str]],
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._table = engine.table
         self._entry = entry
         self._health, self._stats, self._metrics = health, stats, metrics
+        self._telemetry = telemetry
         self._symbols = encode(schemas.SymbolList([views.symbol_info(i) for i in self._table.all]))
         self._openapi = msgspec.json.encode(build_openapi())
 
@@ -192,6 +194,11 @@ class Api:
     def metrics(self, call: Call) -> Answer:
         """Show the figures for Prometheus."""
         return Answer(200, self._metrics(), _METRICS_TYPE)
+
+    def telemetry(self, call: Call) -> Answer:
+        """Show the telemetry of this process."""
+        body, kind = self._telemetry(call.accept)
+        return Answer(200, body, b"content-type: %b\r\n" % kind.encode())
 
     def openapi(self, call: Call) -> Answer:
         """Show the description of the API."""

@@ -62,7 +62,7 @@ class Call:
     """An API request. It stands where uvicorn's protocol has its `RequestResponseCycle`."""
 
     __slots__ = (
-        "body", "channel", "cors", "disconnected", "head_only", "keep_alive", "limit", "message_event",
+        "accept", "body", "channel", "cors", "disconnected", "head_only", "keep_alive", "limit", "message_event",
         "more_body", "output", "parameter", "principal", "query", "received", "refused", "response_complete",
         "route", "started",
     )  # fmt: skip
@@ -75,6 +75,7 @@ class Call:
         self.principal: Principal | None = None
         self.refused: Answer | None = None  # known from the headers: answered as soon as it is its turn
         self.cors = b""
+        self.accept = ""  # header, of routes that negotiate
         self.head_only = False
         self.received = 0  # monotonic ns
         self.limit = 0  # bytes of body

@@ -259,6 +259,8 @@ class GatewayProtocol(HttpToolsProtocol):
                 raise refuse("body_too_large", f"the body has more than {route.body_limit} bytes")
             if name == b"content-type":
                 json = value.partition(b";")[0].strip().lower() == b"application/json"
+        if route.negotiated:
+            call.accept = b",".join(value for name, value in self.headers if name == b"accept").decode("latin-1")
         if route.body is not None and not json:
             raise refuse("unsupported_media_type", "send the body with Content-Type: application/json")
 

@@ -31,6 +31,7 @@ class Route:
     query: type = schemas.NoQuery
     problems: tuple[str, ...] = ()  # codes that belong to this operation, beyond those that all have
     public: bool = False  # needs no key
+    negotiated: bool = False  # the Accept header chooses the encoding
     admin: bool = False
     body_limit: int = BODY_LIMIT
 
@@ -72,6 +73,8 @@ ROUTES = (
           public=True),
     Route("GET", "/stats", "stats", "Get the figures", dict[str, float | int | str]),
     Route("GET", "/metrics", "metrics", "Get the figures for Prometheus", str),
+    Route("GET", "/telemetry", "telemetry", "Get the telemetry, as MessagePack where Accept asks for it",
+          dict[str, Any], negotiated=True),
     Route("GET", "/openapi.json", "openapi", "Get this description", dict[str, Any], public=True),
 )  # fmt: skip
 """Every operation of the API."""

@@ -24,6 +24,7 @@ from tvops.engine.gateway.server import Gateway, HttpServer
 from tvops.engine.gateway.sessions import Sessions
 from tvops.engine.services import Health, State
 from tvops.engine.socket_tuning import SocketOptions
+from tvops.engine.telemetry.service import TelemetryService
 from tvops.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,7 +43,12 @@ class GatewayService:
     name = "gateway"
 
     def __init__(
-        self, settings: Settings, bus: Bus, engine: EngineService, options: SocketOptions | None = None
+        self,
+        settings: Settings,
+        bus: Bus,
+        engine: EngineService,
+        options: SocketOptions | None = None,
+        telemetry: TelemetryService | None = None,
     ) -> None:
         """Take orders for ``engine`` as ``settings`` say.
 
@@ -51,11 +57,13 @@ class GatewayService:
             bus: the ledger role holds the API keys; every role is watched for `/health`.
             engine: has to be started before this service.
             options: of the listener and its connections; by default those of every profile.
+            telemetry: of this process, for `/telemetry`; by default one that only this service knows.
         """
         self._settings = settings
         self._bus = bus
         self._engine = engine
         self._options = options or SocketOptions("gateway")
+        self._telemetry = telemetry or TelemetryService("engine", settings)
         self._keys = KeyRing(bus.ledger)
         self._tasks: list[asyncio.Task[None]] = []
         self._unsubscribe: Callable[[], None] | None = None
@@ -76,7 +84,9 @@ class GatewayService:
         settings, engine = self._settings, self._engine
         await self._keys.load()
         self._entry = OrderEntry(engine, RateLimiter(settings.rate_limit))
-        self._api = Api(settings, engine, self._entry, self._report, self.stats, self._metrics)
+        self._api = Api(
+            settings, engine, self._entry, self._report, self.stats, self._metrics, self._telemetry.encoded
+        )
         guard = Guard(settings, self._keys)
         streams = PrivateStreams(engine.table, engine.orders, self._api.positions_of)
         self._sessions = Sessions(

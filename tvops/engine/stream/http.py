@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 class Route(NamedTuple):
     """A path that can be read."""
 
-    answer: Callable[[], Answer]
+    answer: Callable[[Request], Answer]
     open: bool = False  # needs no key
 
 
@@ -149,7 +149,7 @@ class HttpConnection(asyncio.Protocol):
         headers = {}
         if "origin" in request.headers:
             headers = {"Access-Control-Allow-Origin": request.headers["origin"], "Vary": "Origin"}
-        self._answer(route.answer(), headers, head_only=request.method == "HEAD")
+        self._answer(route.answer(request), headers, head_only=request.method == "HEAD")
 
     def _upgrade(self, request: Request, rest: bytes) -> None:
         """Check the upgrade (RFC 6455, 4.2.1) and hand the connection over."""

@@ -27,13 +27,14 @@ from tvops.engine.services import Health, Service
 from tvops.engine.socket_tuning import SocketOptions
 from tvops.engine.stream.encoder import Encoder
 from tvops.engine.stream.figures import METRICS_TYPE, Figures
-from tvops.engine.stream.head import HttpError
+from tvops.engine.stream.head import HttpError, Request
 from tvops.engine.stream.history import Channel
 from tvops.engine.stream.http import Answer, Front, Route
 from tvops.engine.stream.hub import Hub
 from tvops.engine.stream.intake import Intake
 from tvops.engine.stream.protocol import Catalogue
 from tvops.engine.stream.sessions import Session
+from tvops.engine.telemetry.service import TelemetryService
 from tvops.errors import HeldError, UsageError
 from tvops.settings import Settings
 
@@ -60,6 +61,7 @@ class StreamService:
         table: InstrumentTable,
         health_sources: Sequence[Service] = (),
         options: SocketOptions | None = None,
+        telemetry: TelemetryService | None = None,
     ) -> None:
         """Serve the instruments of ``table`` as ``settings`` say.
 
@@ -69,6 +71,7 @@ class StreamService:
             table: the instruments.
             health_sources: services of the same process whose health `/health` tells as well.
             options: of the listener and its connections; by default those of every profile.
+            telemetry: of this process, for `/telemetry`; by default one that only this service knows.
         """
         self._settings, self._bus = settings, bus
         self._health_sources = tuple(health_sources)
@@ -87,11 +90,13 @@ class StreamService:
         )
         routes = {
             "/health": Route(self._answer_health, open=True),
-            "/stats": Route(lambda: _json(self.stats())),
-            "/clients": Route(lambda: _json(self.clients())),
-            "/metrics": Route(lambda: Answer(self._figures.metrics(self.stats()), content_type=METRICS_TYPE)),
+            "/stats": Route(lambda _: _json(self.stats())),
+            "/clients": Route(lambda _: _json(self.clients())),
+            "/telemetry": Route(self._answer_telemetry),
+            "/metrics": Route(lambda _: Answer(self._figures.metrics(self.stats()), content_type=METRICS_TYPE)),
         }
         self._options = options or SocketOptions("stream")
+        self._telemetry = telemetry or TelemetryService("market", settings)
         self._front = Front(settings, routes, self._admits, self._open_session, self._options)
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -280,7 +285,11 @@ class StreamService:
             raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, text, Retry_After="5")
         return self._hub.session(peer, key)
 
-    def _answer_health(self) -> Answer:
+    def _answer_telemetry(self, request: Request) -> Answer:
+        body, kind = self._telemetry.encoded(request.headers.get("accept", ""))
+        return Answer(body, content_type=kind)
+
+    def _answer_health(self, _: Request) -> Answer:
         services = {service.name: service.health() for service in (*self._health_sources, self)}
         states = [health.state for health in services.values()]
         state = next((s for s in ("failed", "starting", "degraded") if s in states), "ok")
