@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,29 @@ def test_the_command_on_this_host(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f["fix"] for f in report["findings"])
     assert run(["doctor", "--seconds", "0.1"]) == code
     assert "fix: " in capsys.readouterr().out
+
+
+def test_the_fix_that_is_told_fixes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def findings() -> dict[str, str]:
+        run(["doctor", "--seconds", "0.1", "--json", "--redis", f"market={server.url}"])
+        report = json.loads(capsys.readouterr().out)
+        return {f["about"]: f["fix"] for f in report["findings"] if "@market" in f["about"]}
+
+    server = ValkeyServer(tmp_path / "server")
+    server.start()
+    try:
+        with Redis(unix_socket_path=server.socket) as client:
+            client.config_set("latency-monitor-threshold", 0)
+        found = findings()
+        fix = shlex.split(found["redis.latency-monitor@market"])
+        assert fix[:2] == ["tvops", "tune"]
+        run([*fix[1:], "--yes"])
+        capsys.readouterr()
+        left = findings()
+        assert {"redis.latency-monitor@market", "redis.maxmemory@market"} <= found.keys() - left.keys()
+        assert all(fix.startswith("tvops tune persist --profile prod; takes a restart") for fix in left.values())
+    finally:
+        server.stop()
 
 
 def test_a_dead_server_is_a_finding_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ COLOURS = {"failed": "red", "stuck": "red", "undone": "red", "refused": "red", "
            "serve": "yellow"}  # fmt: skip
 PLAIN_WIDTH = 4096
 COLUMNS = ("knob", "current → wanted", "state", "risk", "scope", "why")
+MOST_NAMED = 12  # knobs that are not supported here for one reason
 REASON_WIDTH = 24
 """What the last column needs at least to be readable."""
 
@@ -69,7 +70,9 @@ def print_plan(items: Sequence[Item], everything: bool) -> None:
         if told(item) == "unsupported":
             reasons.setdefault(item.reason, []).append(label)
     for reason, labels in reasons.items():
-        console().print(f"{reason}: {', '.join(labels)}", markup=False)
+        shown = labels if len(labels) <= MOST_NAMED else labels[: MOST_NAMED - 1]
+        more = f" and {len(labels) - len(shown)} more (--all lists them)" if shown is not labels else ""
+        console().print(f"{reason}: {', '.join(shown)}{more}", markup=False)
 
 
 def _print_table(rows: Sequence[tuple[str, Item]]) -> None:

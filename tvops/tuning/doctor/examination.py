@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from tvops.settings import load_settings
@@ -24,19 +25,29 @@ def examine(reach: Reach, profile: str, seconds: float) -> list[Finding]:
         UsageError: the profile or a setting is wrong.
     """
     settings = load_settings({"data_dir": reach.data_dir}, file=reach.config)
+    tune = _tune_command(reach, profile)
     with opened(reach) as setup:
         resolved = setup.resolve(profile)
         found = [
             *_unfinished(),
             *storage(settings),
-            *server_findings(setup.server_facts(), profile),
+            *server_findings(setup.server_facts(), tune),
             *symptoms(setup.host, seconds),
             *rivals(setup.host),
             *_drifted(setup),
-            *_untuned(setup.plan(resolved, Limits(risk_max="disruptive")), profile),
+            *_untuned(setup.plan(resolved, Limits(risk_max="disruptive")), tune, profile),
             *advice(setup.host, setup.facts),
         ]
     return worst_first(found)
+
+
+def _tune_command(reach: Reach, profile: str) -> str:
+    """Give the command that tunes what was looked at, to be pasted into a shell."""
+    words = ["tvops", "tune", "--profile", profile]
+    words += [word for server in reach.servers for word in ("--redis", server)]
+    words += ["--data-dir", reach.data_dir] if reach.data_dir else []
+    words += ["--config", str(reach.config)] if reach.config else []
+    return shlex.join(words)
 
 
 def _unfinished() -> list[Finding]:
@@ -69,16 +80,20 @@ def _drifted(setup: Setup) -> list[Finding]:
     ]
 
 
-def _untuned(items: Sequence[Item], profile: str) -> list[Finding]:
+def _untuned(items: Sequence[Item], tune: str, profile: str) -> list[Finding]:
+    name = shlex.quote(profile)
+    fixes = {
+        "pending": "{tune} --only {item.knob}",
+        "privilege": "sudo {tune} --only {item.knob}",
+        "reboot": "tvops tune persist --profile {name}, then reboot",
+        "restart": "tvops tune persist --profile {name}; {item.reason}",
+        "serve": "start it again: tvops serve --profile {name}",
+    }
     findings = []
     for label, item in gather(items):
-        if item.state not in ("pending", "privilege", "reboot", "restart", "serve"):
+        if item.state not in fixes:
             continue
-        fix = f"tvops tune --profile {profile} --only '{item.knob}'"
-        if item.state == "reboot":
-            fix = f"tvops tune persist --profile {profile}, then reboot"
-        elif item.state in ("restart", "serve"):
-            fix = item.reason
+        fix = fixes[item.state].format(tune=tune, name=name, item=item)
         findings.append(
             Finding(
                 severity="critical" if item.required else "tuning",

@@ -16,14 +16,13 @@ Check = tuple[bool, Severity, str, str, str, str]
 """Whether it is so, severity, name, what was seen, why it matters, fix."""
 
 
-def server_findings(servers: Sequence[ServerFacts], profile: str) -> list[Finding]:
-    """Judge every server that tuning reaches, each node of a cluster."""
-    return [finding for facts in servers for finding in examine_server(facts, profile)]
+def server_findings(servers: Sequence[ServerFacts], tune: str) -> list[Finding]:
+    """Judge every server that tuning reaches, each node of a cluster; ``tune`` is the command that tunes them."""
+    return [finding for facts in servers for finding in examine_server(facts, f"{tune} --only redis")]
 
 
-def examine_server(facts: ServerFacts, profile: str) -> list[Finding]:
-    """Judge what one server says of itself."""
-    tune = f"tvops tune --profile {profile} --only 'redis.*'"
+def examine_server(facts: ServerFacts, tune: str) -> list[Finding]:
+    """Judge what one server says of itself; ``tune`` is the command that tunes it."""
     checks = (
         [_away(facts)] if facts.trouble else [*_memory(facts, tune), *_disk(facts, tune), *_service(facts, tune)]
     )
