@@ -1,0 +1,117 @@
+"""Capacity: the models give back what made the data, within the error that they state, and do not invent any."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tvops.bench.scaling import fit_demand, fit_scaling, usl
+
+LOADS = np.array([1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64], float)
+
+
+def throughputs(rate: float, contention: float, coherency: float, noise: float, seed: int, loads=LOADS):
+    rng = np.random.default_rng(seed)
+    truth = usl(loads, np.array([[rate, contention, coherency]]))
+    return truth * np.exp(rng.normal(0, noise, len(loads)))
+
+
+@given(
+    rate=st.floats(10, 1e5),
+    contention=st.floats(0, 0.9),
+    coherency=st.floats(0, 0.05),
+)
+@settings(max_examples=40, deadline=None)
+def test_without_noise_the_parameters_come_back(rate, contention, coherency):
+    fit = fit_scaling(LOADS, throughputs(rate, contention, coherency, 0, 0), seed=1)
+    assert fit.rate.value == pytest.approx(rate, rel=1e-5)
+    assert fit.contention.value == pytest.approx(contention, abs=1e-5)
+    assert fit.coherency.value == pytest.approx(coherency, abs=1e-6)
+    assert fit.error_percent < 0.01
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.05])
+@pytest.mark.parametrize("truth", [(900.0, 0.05, 0.0004), (250.0, 0.3, 0.002), (5000.0, 0.02, 0.0)])
+def test_the_stated_error_holds_the_truth_as_often_as_it_says(truth, noise):
+    inside = np.zeros(4)
+    for seed in range(40):
+        fit = fit_scaling(LOADS, throughputs(*truth, noise, seed), seed=1)
+        estimates = (fit.rate, fit.contention, fit.coherency, fit.at(128.0))
+        real = (*truth, float(usl(128.0, np.array([truth]))[0]))
+        inside += [e.low - 1e-9 <= value <= e.high + 1e-9 for e, value in zip(estimates, real, strict=True)]
+    assert (inside >= 0.85 * 40).all(), inside
+
+
+@given(st.lists(st.floats(0.5, 2.0), min_size=11, max_size=11), st.integers(0, 5))
+@settings(max_examples=15, deadline=None)
+def test_whatever_was_measured_no_parameter_is_negative_and_every_interval_holds_its_value(factors, seed):
+    fit = fit_scaling(LOADS, throughputs(900, 0.1, 0.001, 0, 0) * np.array(factors), seed)
+    for estimate in (fit.rate, fit.contention, fit.coherency, fit.at(100.0), fit.gain(32.0)):
+        assert estimate.low <= estimate.value <= estimate.high
+    assert fit.contention.low >= 0
+    assert fit.coherency.low >= 0
+    assert fit.rate.low > 0
+    assert fit.at(64.0).low > 0
+
+
+def test_the_peak_is_where_more_load_begins_to_cost():
+    fit = fit_scaling(LOADS, throughputs(1000, 0.1, 0.001, 0, 0), seed=1)
+    assert fit.peak_load == pytest.approx((0.9 / 0.001) ** 0.5, rel=1e-3)
+    assert fit.peak_rate is not None
+    around = usl(np.array([20.0, 30.0, 45.0]), np.array([[1000, 0.1, 0.001]]))
+    assert fit.peak_rate.value == pytest.approx(around[1], rel=1e-3)
+    assert fit.gain(40.0).high < 0  # beyond the peak twice the load gives less
+
+
+def test_without_coherency_it_grows_to_a_limit_and_without_contention_for_ever():
+    limited = fit_scaling(LOADS, throughputs(1000, 0.1, 0.0, 0, 0), seed=1)
+    assert limited.peak_rate is not None
+    assert limited.peak_rate.value == pytest.approx(10_000, rel=0.05)
+    linear = fit_scaling(LOADS, 100 * LOADS, seed=1)
+    assert linear.gain(64.0).value == pytest.approx(6400, rel=1e-3)
+
+
+def test_loads_below_one_are_loads_too():
+    loads = np.array([0.2, 0.4, 0.8, 1.5, 3, 6, 12])
+    fit = fit_scaling(loads, throughputs(500, 0.2, 0.01, 0, 0, loads), seed=1)
+    assert fit.contention.value == pytest.approx(0.2, abs=1e-4)
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="four different loads"):
+        fit_scaling(np.array([1.0, 2, 2, 2]), np.array([1.0, 2, 2, 2]), 0)
+    with pytest.raises(ValueError, match="above 0"):
+        fit_scaling(np.array([1.0, 2, 3, 4]), np.array([1.0, 0, 2, 2]), 0)
+    with pytest.raises(ValueError, match="above 0"):
+        fit_scaling(np.array([1.0, 2, 3, 4]), np.array([1.0, np.nan, 2, 2]), 0)
+    with pytest.raises(ValueError, match="three different rates"):
+        fit_demand(np.array([1.0, 1.0]), np.array([1.0, 1.0]), 0)
+
+
+@given(st.floats(1e-6, 1e-3), st.floats(0, 0.5))
+@settings(max_examples=40, deadline=None)
+def test_the_utilisation_law_gives_the_demand_back(seconds, idle):
+    rates = np.array([100, 300, 500, 700, 900], float)
+    demand = fit_demand(rates, idle + seconds * rates, seed=1)
+    assert demand.seconds.value == pytest.approx(seconds, rel=1e-6)
+    assert demand.idle.value == pytest.approx(idle, abs=1e-9)
+    saturation = demand.saturation(1.0)
+    assert saturation is not None
+    assert saturation.value == pytest.approx((1 - idle) / seconds, rel=1e-5)
+
+
+def test_the_error_of_the_demand_holds_the_truth_as_often_as_it_says():
+    rates = np.linspace(100, 1500, 6)
+    inside = 0
+    for seed in range(150):
+        busy = 0.05 + 4e-4 * rates + np.random.default_rng(seed).normal(0, 0.01, len(rates))
+        demand = fit_demand(rates, busy, seed=2)
+        inside += demand.seconds.low <= 4e-4 <= demand.seconds.high
+    assert inside >= 0.88 * 150
+    assert inside < 150  # an interval that always holds it says nothing
+
+
+def test_load_that_costs_nothing_has_no_saturation():
+    demand = fit_demand(np.array([1.0, 2, 3, 4]), np.array([0.3, 0.2, 0.2, 0.1]), seed=1)
+    assert demand.seconds.value == 0
+    assert demand.saturation(2.0) is None
