@@ -81,7 +81,7 @@ class HostLoad(msgspec.Struct, frozen=True, kw_only=True):
     available: int
     udp_drops: int  # since boot
     listen_drops: int
-    socket_queues: int  # bytes that wait in the sockets of the stack's ports
+    socket_queues: int | None  # bytes that wait in the sockets of the stack's ports; None: not known
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
