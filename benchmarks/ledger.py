@@ -33,7 +33,7 @@ from tvops.engine.ledger.service import EngineService
 from tvops.engine.ledger.snapshots import SnapshotStore
 from tvops.engine.ledger.state import TradingState
 from tvops.engine.records import COMMAND, Kind, OrderType, RecordType, TimeInForce
-from tvops.engine.telemetry.latency import LatencyHistogram
+from tvops.engine.telemetry.recorder import Recorder, Window
 from tvops.settings import Settings
 
 TABLE = load_instruments()
@@ -61,11 +61,10 @@ def write_liquidity(url: str, rate: int, seconds: float) -> None:
         client.xadd("inbox:{0}", {"p": pack(rows, RecordType.COMMAND)}, maxlen=10_000)
 
 
-def show(name: str, histogram: LatencyHistogram, count: int, seconds: float) -> None:
-    """Print a line and begin anew."""
-    p50, p99, p999 = (histogram.percentile(p) / 1e6 for p in (50, 99, 99.9))
+def show(name: str, latencies: Recorder | Window, count: int, seconds: float) -> None:
+    """Print a line."""
+    p50, p99, p999 = (latencies.percentile(p) / 1e6 for p in (50, 99, 99.9))
     print(f"{name:34} {count / seconds:10,.0f}/s   p50 {p50:.2f}  p99 {p99:.2f}  p99.9 {p999:.2f} ms")
-    histogram.reset()
 
 
 async def ask(engine: EngineService, rows: NDArray[Any]) -> None:
@@ -79,6 +78,7 @@ async def ask(engine: EngineService, rows: NDArray[Any]) -> None:
 async def closed_loop(engine: EngineService, name: str, clients: int, size: int, seconds: float) -> None:
     """Have every client send its next batch when the last one is answered."""
     rows, done, end = orders(np.random.default_rng(1), 4096, (100, 200)), 0, time.monotonic() + seconds
+    window = Window(engine.sequencer.answered)
 
     async def client(number: int) -> None:
         nonlocal done
@@ -88,14 +88,14 @@ async def closed_loop(engine: EngineService, name: str, clients: int, size: int,
             done += size
 
     await asyncio.gather(*(client(number) for number in range(clients)))
-    show(name, engine.sequencer.answered, done, seconds)
+    show(name, window, done, seconds)
 
 
 async def open_loop(engine: EngineService, url: str, rate: int, liquidity: int, seconds: float) -> None:
     """Send single orders at a fixed rate beside the liquidity."""
     writer = multiprocessing.get_context("spawn").Process(target=write_liquidity, args=(url, liquidity, seconds))
     writer.start()
-    rows, answered = orders(np.random.default_rng(3), 4096, (100, 200)), LatencyHistogram("order")
+    rows, answered = orders(np.random.default_rng(3), 4096, (100, 200)), Recorder()
     before, begun, sent, stall = engine.sequencer.commands, time.perf_counter_ns(), 0, 0
     worst: list[float] = []
     while sent < rate * seconds:
@@ -113,9 +113,9 @@ async def open_loop(engine: EngineService, url: str, rate: int, liquidity: int, 
     writer.join()
 
 
-def recorder(histogram: LatencyHistogram, due: int) -> Callable[[NDArray[Any]], None]:
+def recorder(latencies: Recorder, due: int) -> Callable[[NDArray[Any]], None]:
     """Give a reply that records the time since ``due``."""
-    return lambda events: histogram.record(time.perf_counter_ns() - due)
+    return lambda events: latencies.record(time.perf_counter_ns() - due)
 
 
 async def main(options: argparse.Namespace) -> None:

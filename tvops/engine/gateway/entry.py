@@ -30,7 +30,7 @@ from tvops.engine.gateway.schemas import (
 from tvops.engine.gateway.views import E, Row
 from tvops.engine.ledger.sequencer import BusyError
 from tvops.engine.records import EventKind, Reason
-from tvops.engine.telemetry.latency import LatencyHistogram
+from tvops.engine.telemetry.recorder import Recorder, Window
 from tvops.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ TIMEOUT_NS = 5_000_000_000
 
 FATE_UNKNOWN = "it may or may not count; send an order again with the same client_order_id to learn its fate"
 
-_ENOUGH = 100  # samples that a new window needs before it is shown
 _EVENT = struct.Struct("<QqqQqqqIHBBH6x")
 _SEQ, _ORDER, _QUANTITY, _KIND, _REASON = (E[n] for n in ("command_seq", "order_id", "quantity", "kind", "reason"))
 _REJECTED, _DUPLICATE, _CANCELLED = EventKind.REJECTED.value, EventKind.DUPLICATE.value, EventKind.CANCELLED.value
@@ -89,25 +88,6 @@ class _Ticket:
         self.entry.finished(self)
 
 
-class Recent:
-    """Latencies of the present window; of the last one while this one is young."""
-
-    def __init__(self, name: str) -> None:
-        self._window, self._last = LatencyHistogram(name), LatencyHistogram(name)
-        self.record = self._window.record
-
-    @property
-    def shown(self) -> LatencyHistogram:
-        """The window that has something to say."""
-        return self._window if self._window.count >= _ENOUGH or not self._last.count else self._last
-
-    def rotate(self) -> None:
-        """Begin a new window."""
-        self._last, self._window = self._window, self._last
-        self._window.reset()
-        self.record = self._window.record
-
-
 class OrderEntry:
     """Places, amends and cancels orders; every method answers once, through ``done``, or raises ProblemError."""
 
@@ -120,9 +100,9 @@ class OrderEntry:
         self.orders = 0  # new orders that were answered
         self.late = 0  # answers that came after their deadline
         self.timeouts = 0
-        self.latency = LatencyHistogram("order")  # request received to reply written
-        self.recent = Recent("order")  # the same, of late
-        self.engine_latency = LatencyHistogram("engine")  # submitted to events: durable and matched
+        self.latency = Recorder()  # request received to reply written
+        self.recent = Window(self.latency)  # the same, of late
+        self.engine_latency = Recorder()  # submitted to events: durable and matched
 
     @property
     def waiting(self) -> int:
@@ -268,7 +248,6 @@ class OrderEntry:
         """Count an answered request, and forget those at the front that are answered."""
         now = time.monotonic_ns()
         self.latency.record(now - ticket.received)
-        self.recent.record(now - ticket.received)
         self.engine_latency.record(now - ticket.submitted)
         waiting = self._waiting
         while waiting and waiting[0].done is None:

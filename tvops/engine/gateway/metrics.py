@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from tvops.engine.telemetry.latency import LatencyHistogram
+from tvops.engine.telemetry.prometheus import add_latencies
+from tvops.engine.telemetry.recorder import Recorder
 
 _BOUNDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 _COUNTERS = {
@@ -30,7 +31,7 @@ _GAUGES = {
 class _Shown:
     """Shows the figures of one moment to Prometheus."""
 
-    def __init__(self, stats: Mapping[str, float | int | str], latencies: Mapping[str, LatencyHistogram]) -> None:
+    def __init__(self, stats: Mapping[str, float | int | str], latencies: Mapping[str, Recorder]) -> None:
         self._stats = stats
         self._latencies = latencies
 
@@ -43,27 +44,13 @@ class _Shown:
         family = HistogramMetricFamily(
             "tv_order_execution_latency", "Seconds from the receipt of a command to its reply.", labels=["stage"]
         )
-        for stage, histogram in self._latencies.items():
-            family.add_metric([stage], *_buckets(histogram))
+        for stage, recorder in self._latencies.items():
+            add_latencies(family, [stage], recorder.counts(), _BOUNDS)
         yield family
 
 
-def render_metrics(stats: Mapping[str, float | int | str], latencies: Mapping[str, LatencyHistogram]) -> bytes:
+def render_metrics(stats: Mapping[str, float | int | str], latencies: Mapping[str, Recorder]) -> bytes:
     """Give the body of `/metrics`."""
     registry = CollectorRegistry()
     registry.register(_Shown(stats, latencies))
     return generate_latest(registry)
-
-
-def _buckets(histogram: LatencyHistogram) -> tuple[list[tuple[str, float]], float]:
-    """Give cumulated counts at `_BOUNDS`, and the sum in seconds (exact within a bucket's width)."""
-    counts = [0] * len(_BOUNDS)
-    total = 0.0
-    for upper, count in histogram.buckets():
-        seconds = upper / 1e9
-        total += seconds * count
-        for index, bound in enumerate(_BOUNDS):
-            if seconds <= bound:
-                counts[index] += count
-    rows = [(f"{bound:g}", float(count)) for bound, count in zip(_BOUNDS, counts, strict=True)]
-    return [*rows, ("+Inf", float(histogram.count))], total

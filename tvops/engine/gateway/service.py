@@ -138,7 +138,7 @@ class GatewayService:
         if self._server is None:
             return {}
         entry, sessions = self._entry, self._sessions
-        recent, engine = entry.recent.shown, entry.engine_latency
+        recent, engine = entry.recent, entry.engine_latency
         return {
             "orders_total": entry.orders,
             "orders_per_s": round(self._orders_per_second, 1),

@@ -24,7 +24,7 @@ from tvops.engine.bus.packing import pack
 from tvops.engine.bus.streams import Entry, StreamWriter
 from tvops.engine.ledger.state import TradingState
 from tvops.engine.records import FIRST_USER_ACCOUNT, RecordType, Status
-from tvops.engine.telemetry.latency import LatencyHistogram
+from tvops.engine.telemetry.recorder import Recorder
 
 ORDERS, POSITIONS = "state:{0}:orders", "state:{0}:positions:"
 MAX_CHANGES = 1024
@@ -45,7 +45,7 @@ class OrderStatePublisher:
     ) -> None:
         self.trouble = ""
         self.syncs = 0
-        self.latency = LatencyHistogram("state_sync")
+        self.latency = Recorder()
         self._client: Any = client
         self._writer = writer
         self._state = state

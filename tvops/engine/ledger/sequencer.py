@@ -21,7 +21,7 @@ from tvops.engine.ledger.ledger import Ledger
 from tvops.engine.ledger.state import TradingState
 from tvops.engine.records import COMMAND, EVENT, RecordType
 from tvops.engine.services import end_tasks
-from tvops.engine.telemetry.latency import LatencyHistogram
+from tvops.engine.telemetry.recorder import Recorder
 from tvops.errors import FencedError, LedgerError
 
 MAX_BATCH = 4096
@@ -59,9 +59,9 @@ class Sequencer:
         self.batches = 0
         self.commands = 0
         self.events = 0
-        self.durable = LatencyHistogram("submit_to_durable")
-        self.matched = LatencyHistogram("durable_to_matched")
-        self.answered = LatencyHistogram("submit_to_reply")
+        self.durable = Recorder()  # submitted to written, per command
+        self.matched = Recorder()  # written to matched
+        self.answered = Recorder()  # submitted to answered
         self._ledger = ledger
         self._state = state
         self._rows = np.zeros(max(capacity, MAX_BATCH), COMMAND)
@@ -195,7 +195,7 @@ class Sequencer:
         await self._ledger.append(first, pack(batch, RecordType.COMMAND))
         durable = time.perf_counter_ns()
         events = self._state.apply(batch)
-        self.matched.record(time.perf_counter_ns() - durable, len(batch))
+        self.matched.record_times(time.perf_counter_ns() - durable, len(batch))
         self.batches += 1
         self.commands += len(batch)
         self.events += len(events)
@@ -215,8 +215,8 @@ class Sequencer:
             if waiting.reply is not None:
                 _call(waiting.reply, events[start:end])
             start = end
-            self.durable.record(durable - waiting.time, waiting.rows)
-            self.answered.record(time.perf_counter_ns() - waiting.time, waiting.rows)
+            self.durable.record_times(durable - waiting.time, waiting.rows)
+            self.answered.record_times(time.perf_counter_ns() - waiting.time, waiting.rows)
 
     def _abandon(self) -> None:
         """Tell everybody who still waits that the fate of the commands is not known."""

@@ -175,9 +175,15 @@ class EngineService:
             "inbox_refused": self._inbox.refused,
             "inbox_damaged": self._inbox.damaged,
         }
-        for histogram in (sequencer.durable, sequencer.matched, sequencer.answered, self._order_state.latency):
-            figures[f"{histogram.name}_p50_ms"] = round(histogram.percentile(50) / 1e6, 3)
-            figures[f"{histogram.name}_p99_ms"] = round(histogram.percentile(99) / 1e6, 3)
+        stages = {
+            "submit_to_durable": sequencer.durable,
+            "durable_to_matched": sequencer.matched,
+            "submit_to_reply": sequencer.answered,
+            "state_sync": self._order_state.latency,
+        }
+        for name, recorder in stages.items():
+            figures[f"{name}_p50_ms"] = round(recorder.percentile(50) / 1e6, 3)
+            figures[f"{name}_p99_ms"] = round(recorder.percentile(99) / 1e6, 3)
         return figures
 
     def _commands_per_second(self) -> float:

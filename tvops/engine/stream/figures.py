@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from tvops.engine.telemetry.latency import LatencyHistogram
+from tvops.engine.telemetry.histogram import Counts
+from tvops.engine.telemetry.prometheus import add_latencies
+from tvops.engine.telemetry.recorder import Recorder, Window
 
-_ENOUGH = 100  # samples that a new window needs before it is shown
-_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+_BOUNDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _COUNTERS = {
     "total_messages": ("records", "Records taken off the market stream."),
@@ -33,8 +34,9 @@ _GAUGES = {
 class _Shown:
     """Shows the figures of one moment to Prometheus."""
 
-    def __init__(self, stats: Mapping[str, float | int | str]) -> None:
+    def __init__(self, stats: Mapping[str, float | int | str], latencies: Counts) -> None:
         self._stats = stats
+        self._latencies = latencies
 
     def collect(self) -> Iterator[Metric]:
         """Give every figure as a metric."""
@@ -42,29 +44,24 @@ class _Shown:
             yield CounterMetricFamily(f"tvops_stream_{metric}", text, value=float(self._stats[name]))
         for name, (metric, text) in _GAUGES.items():
             yield GaugeMetricFamily(f"tvops_stream_{metric}", text, value=float(self._stats[name]))
+        family = HistogramMetricFamily(
+            "tvops_stream_latency_seconds",
+            "Publication by the price service to hand-over to the last session's socket.",
+        )
+        add_latencies(family, [], self._latencies, _BOUNDS)
+        yield family
 
 
 class Figures:
     """Counts what goes out and how long it took since it was published."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
         self.batches = self.batched = self.pending = 0
         self.ticks_per_second = 0.0
         self._started_us = time.time_ns() // 1000
-        self._window, self._last = LatencyHistogram("publish to send"), LatencyHistogram("publish to send")
-        self._seconds = Histogram(
-            "tvops_stream_latency_seconds",
-            "Publication by the price service to hand-over to the last session's socket.",
-            registry=self.registry,
-            buckets=_BUCKETS,
-        )
+        self.latencies = Recorder()  # publication to hand-over to the last session's socket
+        self.latency = Window(self.latencies)  # the same, of late
         self._ticks, self._ticked = 0, time.monotonic()
-
-    @property
-    def latency(self) -> LatencyHistogram:
-        """Latencies of the present window; of the last one while this one is young."""
-        return self._window if self._window.count >= _ENOUGH or not self._last.count else self._last
 
     def sent(self, records: int, published: list[int]) -> None:
         """Count a batch of ``records`` whose entries were published at those times (µs since the epoch)."""
@@ -74,8 +71,7 @@ class Figures:
         for major in published:
             # what is older than the service was read from the past
             if major >= self._started_us:
-                self._window.record(now - 1000 * major)
-                self._seconds.observe(max(0.0, now / 1e9 - major / 1e6))
+                self.latencies.record(now - 1000 * major)
 
     def tick(self, ticks: int, now: float) -> None:
         """Note the count of ticks at the time ``now``."""
@@ -84,11 +80,10 @@ class Figures:
 
     def rotate(self) -> None:
         """Begin a new window."""
-        self._last, self._window = self._window, self._last
-        self._window.reset()
+        self.latency.rotate()
 
     def metrics(self, stats: Mapping[str, float | int | str]) -> bytes:
         """Give the body of `/metrics`."""
-        shown = CollectorRegistry()
-        shown.register(_Shown(stats))
-        return generate_latest(shown) + generate_latest(self.registry)
+        registry = CollectorRegistry()
+        registry.register(_Shown(stats, self.latencies.counts()))
+        return generate_latest(registry)

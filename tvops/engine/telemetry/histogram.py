@@ -8,6 +8,7 @@ https://github.com/HdrHistogram/HdrHistogram). Counts are a plain int64 array, s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -51,6 +52,12 @@ def highest_of(bucket: int) -> int:
 HIGHEST_OF: Final = np.array([highest_of(bucket) for bucket in range(BUCKETS)], np.int64)
 """The largest value of each bucket."""
 
+MIDDLE_OF: Final = np.array([(lowest_of(bucket) + highest_of(bucket) + 1) // 2 for bucket in range(BUCKETS)])
+"""What stands for the values of each bucket in sums."""
+
+PERCENTS: Final = (50.0, 90.0, 99.0, 99.9, 99.99, 99.999)
+"""The percentiles that are shown where there are samples enough."""
+
 
 def empty() -> Counts:
     """Give counts of nothing."""
@@ -68,10 +75,33 @@ def percentiles(counts: Counts, percents: Sequence[float], maximum: int | None =
     total = int(counts.sum())
     if not total:
         return [0] * len(percents)
-    reached = np.cumsum(counts)
-    ranks = [min(total, max(1, -int(-total * percent // 100))) for percent in percents]
-    values = HIGHEST_OF[np.searchsorted(reached, ranks)]
+    cumulated = np.cumsum(counts)
+    # A percent as a float may be a hair above what was meant: 99.9 % of 1,000 are 999.
+    ranks = [max(1, math.ceil(math.nextafter(percent, 0.0) * total / 100)) for percent in percents]
+    values = HIGHEST_OF[np.searchsorted(cumulated, ranks)]
     return [min(int(value), maximum) if maximum is not None else int(value) for value in values]
+
+
+def shown_percentiles(counts: Counts) -> tuple[float, ...]:
+    """Give those of `PERCENTS` that so many samples can tell: beyond each has to be room for at least one."""
+    total = int(counts.sum())
+    return tuple(percent for percent in PERCENTS if total >= samples_needed(percent))
+
+
+def samples_needed(percent: float) -> int:
+    """Give how many samples it takes to show a percentile (0 to below 100): 99 takes 100, 99.9 takes 1,000."""
+    return math.ceil(round(100 / (100 - percent), 6))
+
+
+def sum_of(counts: Counts) -> int:
+    """Give the sum of the samples in ns, to within half of `RELATIVE_ERROR`."""
+    return int(counts @ MIDDLE_OF)
+
+
+def reached(counts: Counts, bounds: Sequence[int]) -> list[int]:
+    """Give how many samples are at most each of ``bounds`` (ns), to within the bucket that a bound cuts."""
+    cumulated = np.concatenate(([0], np.cumsum(counts)))
+    return [int(n) for n in cumulated[np.searchsorted(HIGHEST_OF, bounds, "right")]]
 
 
 class Histogram(msgspec.Struct, frozen=True):

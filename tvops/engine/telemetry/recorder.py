@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -76,9 +75,9 @@ class Recorder:
         """How many latencies there are, those below 0 left out."""
         return int(self.counts().sum())
 
-    def percentiles(self, percents: Sequence[float]) -> list[int]:
-        """Give the latencies in ns that so many percent of all so far do not exceed; 0 where there are none."""
-        return percentiles(self.counts(), percents, self._maximum)
+    def percentile(self, percent: float) -> int:
+        """Give the latency in ns that so many percent of all so far do not exceed; 0 where there are none."""
+        return percentiles(self.counts(), [percent], self._maximum)[0]
 
     def packed(self) -> Histogram:
         """Give the latencies so far as they travel."""
@@ -115,9 +114,14 @@ class Window:
         """How many values of that window were below 0."""
         return self._shown()[1]
 
-    def percentiles(self, percents: Sequence[float]) -> list[int]:
-        """Give the latencies in ns that so many percent of that window do not exceed; 0 where there are none."""
-        return percentiles(self.counts(), percents, self._recorder.maximum)
+    def percentile(self, percent: float) -> int:
+        """Give the latency in ns that so many percent of that window do not exceed; 0 where there are none."""
+        return percentiles(self.counts(), [percent], self._recorder.maximum)[0]
+
+    @property
+    def maximum(self) -> int:
+        """The largest latency of that window in ns, to within `histogram.RELATIVE_ERROR`."""
+        return self.percentile(100)
 
     def rotate(self) -> None:
         """Begin a new window."""
