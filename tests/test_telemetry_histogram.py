@@ -157,7 +157,7 @@ def test_what_is_no_histogram_is_told(packed: Histogram) -> None:
 @given(arrays.arrays(np.int64, st.integers(0, 50), elements=st.integers(-(1 << 62), 1 << 62)))
 def test_the_kernel_counts_as_defined(values: NDArray[np.int64]) -> None:
     counts = empty()
-    maximum, negative = kernels.count(values, 3, counts)
+    maximum, negative = kernels.count(values, np.full(len(values), 3), counts)
     kept = [int(value) for value in values if value >= 0]
     assert (counts == 3 * counts_of(kept)).all()
     assert maximum == max([min(value, HIGHEST) for value in kept], default=0)
@@ -166,7 +166,7 @@ def test_the_kernel_counts_as_defined(values: NDArray[np.int64]) -> None:
 
 def test_the_kernel_knows_every_bucket() -> None:
     counts = empty()
-    kernels.count(np.array(BOUNDARIES), 1, counts)
+    kernels.count(np.array(BOUNDARIES), np.ones(len(BOUNDARIES), np.int64), counts)
     assert (counts == counts_of(BOUNDARIES)).all()
     assert HIGHEST_OF.tolist() == BOUNDARIES[1::2]
 
@@ -174,20 +174,25 @@ def test_the_kernel_knows_every_bucket() -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(-5, HIGHEST + 5), st.integers(1, 3)), max_size=20))
 def test_however_it_is_recorded_it_is_the_same(records: list[tuple[int, int]]) -> None:
-    single, times, many = Recorder(), Recorder(), Recorder()
+    single, times, many, mixed = Recorder(), Recorder(), Recorder(), Recorder()
     for value, count in records:
         times.record_times(value, count)
+        mixed.record(value)
+        mixed.record_times(value, count - 1)
+        mixed.counts()
         for _ in range(count):
             single.record(value)
     many.record_many(np.array([value for value, count in records for _ in range(count)], np.int64))
-    assert single.packed() == times.packed() == many.packed()
+    assert single.packed() == times.packed() == many.packed() == mixed.packed()
 
 
-def test_a_recorder_goes_on_when_its_buffer_is_full() -> None:
+@pytest.mark.parametrize("method", ["record", "record_times"])
+def test_a_recorder_goes_on_when_its_buffer_is_full(method: str) -> None:
     recorder = Recorder()
+    record_one = recorder.record if method == "record" else lambda value: recorder.record_times(value, 1)
     values = np.random.default_rng(5).integers(-10, 1 << 40, 5_000)
     for n, value in enumerate(values.tolist()):
-        recorder.record(value)
+        record_one(value)
         if n % 700 == 0:
             assert recorder.total + recorder.negative == n + 1
     kept = values[values >= 0]

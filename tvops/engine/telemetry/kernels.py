@@ -10,27 +10,28 @@ from tvops.engine.telemetry.histogram import EXACT, EXPONENT, HIGHEST, MANTISSA_
 
 
 @kernel
-def count(values: NDArray[np.int64], times: int, counts: Counts) -> tuple[int, int]:
-    """Add each of ``values`` (ns) to ``counts``, ``times`` times; give the largest, and how many are below 0.
+def count(values: NDArray[np.int64], times: NDArray[np.int64], counts: Counts) -> tuple[int, int]:
+    """Add each of ``values`` (ns) to ``counts``, so many ``times``; give the largest, and how many are below 0.
 
     Those below 0 are not added, and those above `HIGHEST` count as that. The bucket is that of
     `histogram.bucket_of`, taken from the bits of the value as a float64: its exponent and the first bits of its
     mantissa.
     """
     maximum = negative = 0
-    for value in values:
+    for n in range(len(values)):
+        value = values[n]
         if value < 0:
-            negative += times
+            negative += times[n]
             continue
         clamped = min(value, HIGHEST)
         maximum = max(maximum, clamped)
         if clamped < EXACT:
-            counts[clamped] += times
+            counts[clamped] += times[n]
         else:
-            counts[(np.float64(clamped).view(np.int64) >> MANTISSA_BITS) - EXPONENT] += times
+            counts[(np.float64(clamped).view(np.int64) >> MANTISSA_BITS) - EXPONENT] += times[n]
     return maximum, negative
 
 
 def compile_kernels() -> None:
     """Compile the kernels, or load them from the cache, so that no request waits for that."""
-    count(np.zeros(1, np.int64), 1, empty())
+    count(np.zeros(1, np.int64), np.ones(1, np.int64), empty())
