@@ -153,6 +153,8 @@ result = {{"code": code, "same": before == key.read_text()}}
         (("--profile", "prod", "--risk-max", "none"), "risk-max"),
         (("--profile", "prod", "--keep", "helpful"), "--measure"),
         (("--profile", "prod", "--check", "--measure"), "--measure"),
+        (("--profile", "prod", "--measure", "--yes"), "a tree of files cannot be measured"),
+        (("--profile", "prod", "--check", "--skip", "vm.swapiness"), "vm.swappiness"),
         (("rollback", "../../etc/passwd"), "is not the id of a run"),
         (("rollback", "20200101-000000-abcd"), "there is no such run"),
         (("explain", "vm.swapiness"), "did you mean vm.swappiness"),
@@ -308,6 +310,36 @@ run(["tune", "--profile", {mine!r}, "--yes", "--root", {str(root)!r}])
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
     assert ran.returncode == -9, ran.stderr
+
+
+def test_measured_and_kept_only_where_it_helps(tmp_path: Path) -> None:
+    result = in_namespace(
+        f"""
+import json, os, subprocess, sys
+from pathlib import Path
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+os.environ["TVOPS_STATE_DIR"] = {str(tmp_path / "state")!r}
+os.environ["TVOPS_DATA_DIR"] = {str(tmp_path / "data")!r}
+key = Path("/proc/sys/net/ipv4/tcp_slow_start_after_idle")
+command = [sys.executable, "-m", "tvops", "tune"]
+words = ["--profile", {profile(tmp_path, {"net.ipv4.tcp_slow_start_after_idle": 0})!r}, "--json", "--yes"]
+words += ["--measure", "--keep", "helpful", "--seconds"]
+ran = subprocess.run([*command, *words, "16"], capture_output=True)
+if ran.returncode == 2:  # a busy machine, on which that is too short
+    ran = subprocess.run([*command, *words, "40"], capture_output=True)
+document = json.loads(ran.stdout or "{{}}")
+measured = json.loads(Path(document["evidence"]["json"]).read_text())["measured"]
+history = json.loads(subprocess.run([*command, "history", "--json"], capture_output=True).stdout)
+result = {{
+    "code": ran.returncode, "value": key.read_text().strip(), "verdict": measured[0]["verdict"],
+    "reason": document["items"][0]["reason"], "runs": [run["kind"] for run in history["runs"]],
+}}
+"""
+    )
+    helps = result.pop("verdict") == "helps"
+    kept = {"code": 0, "value": "0", "reason": "", "runs": ["apply", "measure"]}
+    left = {"code": 0, "value": "1", "reason": "did not measurably help here", "runs": ["measure"]}
+    assert result == (kept if helps else left)
 
 
 def test_an_interrupted_run_is_found_and_undone_or_finished(root: Path, tune: Tune, tmp_path: Path) -> None:

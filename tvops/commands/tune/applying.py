@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, cast
 
 import msgspec
@@ -45,6 +46,8 @@ def run_tune(order: Order) -> int:
     """Carry out one call of `tvops tune`; give its exit code."""
     if order.keep_helpful and not order.measure:
         raise UsageError("--keep helpful: needs --measure, which finds out what helps")
+    if order.measure and order.reach.root != Path("/"):
+        raise UsageError(f"--root {order.reach.root}: a tree of files cannot be measured; leave --measure out")
     state = StateDirectory(state_directory())
     if order.check or order.script:
         if order.measure:
@@ -96,6 +99,8 @@ def _change(order: Order, state: StateDirectory) -> int:
         for item in items:
             if item.state == "pending":
                 item.before = item.current
+        if not any(item.state == "pending" for item in items):  # nothing helped
+            return _tell(order, profile, items, exit_code(items, applied=True), **more)
         with state.new_run(
             "apply", command=this_command(), root=setup.host.root, profile=profile.name,
             items=items,
@@ -130,10 +135,11 @@ def _measure(
 
         typer.echo(render_markdown(evidence))
     if order.keep_helpful:
-        kept = helpful(evidence)
+        kept, measured = helpful(evidence), {one.knob for one in evidence.measured}
         for item in items:
             if item.state == "pending" and item.knob not in kept and not item.required:
-                item.state, item.reason = "skipped", "did not measurably help here"
+                item.state = "skipped"
+                item.reason = "did not measurably help here" if item.knob in measured else "was not measured"
     return files
 
 
@@ -148,6 +154,8 @@ def _tell(order: Order, profile: Profile, items: list[Item], code: ExitCode, **m
         typer.echo(as_json(profile.name, items, code, root=str(order.reach.root), **more))
         return code
     typer.echo(f"profile {profile.name}: {summary(items)}")
-    if run := cast(str, more.get("run", "")):
+    if evidence := cast(dict[str, str], more.get("evidence", {})):
+        typer.echo(f"report: {evidence['markdown']} and {evidence['json']}", err=True)
+    if (run := more.get("run")) and any(item.outcome == "written" for item in items):
         typer.echo(f"tvops tune rollback {run} undoes this run", err=True)
     return code
