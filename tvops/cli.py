@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
+import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
 import tvops
 from tvops.errors import TvopsError
+from tvops.tuning.host import is_text
 
 COMMANDS = ("serve", "tune", "profiles", "doctor", "keys", "settings")
 """Each is a module of `tvops.commands` with an `app`; heavy imports stand inside its functions."""
@@ -54,6 +58,8 @@ def build_app(arguments: list[str]) -> typer.Typer:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and give its exit code; a failure that a user can cause is one line on stderr."""
+    if strange := [text for text in arguments if not is_text(text)]:
+        return _tell(f"{strange[0]!r}: is not UTF-8 text", 2)
     try:
         result: Any = build_app(arguments)(args=arguments, prog_name="tvops", standalone_mode=False)
     except TvopsError as error:
@@ -67,17 +73,50 @@ def run(arguments: list[str]) -> int:
         return _tell(f"{' '.join(text.split()).rstrip('.')}; see {command} --help", 2)
     except (typer.Abort, KeyboardInterrupt):
         return _tell("interrupted", 130)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # click makes a SystemExit of the former, and of nothing else
         sys.stderr.close()
         return 141
+    except OSError as error:
+        return _tell(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
     return result if isinstance(result, int) else 0
 
 
 def _tell(message: str, exit_code: int) -> int:
-    typer.echo(f"tvops: {message}", err=True)
+    with contextlib.suppress(OSError):  # there is nobody to tell it to
+        typer.echo(f"tvops: {message}", err=True)
     return exit_code
 
 
 def main() -> None:
     """Run the command line of this process."""
-    sys.exit(run(sys.argv[1:]))
+    _open_streams()
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = code or 141
+    except OSError as error:
+        code = code or _tell(f"the output: {error.strerror}", 1)
+    for stream in (sys.stdout, sys.stderr):
+        _drain(stream)
+    sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Have all three streams, and let no letter that a terminal lacks end a run that is under way."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # `>&-`; the lowest number that is free is that of the stream
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drain(stream: TextIO) -> None:
+    """Let go of what a stream cannot get rid of, which Python would complain of at its end."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), stream.fileno())
+    except ValueError:
+        return  # it is closed

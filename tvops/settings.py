@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import platformdirs
-import yaml
 
-from tvops.errors import SettingsError
+from tvops.errors import SettingsError, UsageError
+from tvops.yaml_lines import load_yaml
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 NotEmpty = Annotated[str, msgspec.Meta(min_length=1)]
@@ -96,6 +96,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     slow_client_threshold: Positive = 10  # conflations in a row after which a session is dropped
     session_buffer_kb: Annotated[int, msgspec.Meta(ge=16, le=65_536)] = 1024  # kB that a session may hold unsent
     log_level: Literal["debug", "info", "warning", "error"] = "info"  # least important log lines to show
+    targets: str = ""  # file of targets and limits that goes over the ones that ship; empty: none
     stats_interval_seconds: Seconds = 30.0  # how often the stream statistics are logged
 
     @property
@@ -181,14 +182,14 @@ def _profile_settings(name: str) -> dict[str, Any]:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"settings file {path}: {' '.join(str(error).split())}") from None
+        data = load_yaml(path).value
+    except UsageError as error:
+        raise SettingsError(f"settings file {error}") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
         raise SettingsError(f"settings file {path}: must be a mapping of setting: value")
-    return {str(key): value for key, value in data.items()}
+    return data
 
 
 def _checked(key: str, value: Any, source: str) -> Any:

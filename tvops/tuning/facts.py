@@ -63,7 +63,7 @@ def read_facts(host: Host) -> Facts:
 
 def parse_release(release: str) -> tuple[int, int, int]:
     """Read `6.18.44-fc` as (6, 18, 44); what is not a number counts as 0."""
-    match = re.match(r"(\d+)(?:\.(\d+))?(?:\.(\d+))?", release)
+    match = re.match(r"(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?", release)
     first, second, third = (int(group or 0) for group in match.groups()) if match else (0, 0, 0)
     return first, second, third
 
@@ -92,7 +92,10 @@ def _is_firecracker(host: Host) -> bool:
     if "firecracker" in read_word(host, "/proc/cmdline"):
         return True
     try:
-        with host.path("/sys/firmware/acpi/tables/FACP").open("rb") as table:
+        path = host.path("/sys/firmware/acpi/tables/FACP")
+        if not path.is_file():
+            return False
+        with path.open("rb") as table:
             return b"FIRECK" in table.read(64)
     except OSError:
         return False
@@ -122,13 +125,13 @@ def read_memory(host: Host) -> int:
     """Give the bytes of memory that this process may use: the host's, or the least limit of its control groups."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for line in read_lines(host, "/proc/meminfo"):
-        if match := re.fullmatch(r"MemTotal:\s+(\d+) kB", line.strip()):
+        if match := re.fullmatch(r"MemTotal:\s+(\d{1,18}) kB", line.strip()):
             total = int(match[1]) * 1024
     limits = [
         int(limit)
         for folder in cgroup_folders(host, "memory")
         for name in ("memory.max", "memory.limit_in_bytes")
-        if (limit := read_word(host, f"{folder}/{name}")).isdigit()
+        if re.fullmatch(r"[0-9]{1,20}", limit := read_word(host, f"{folder}/{name}"))
     ]
     return min([total, *(limit for limit in limits if limit > 0)])
 

@@ -26,7 +26,11 @@ class Host:
 
     def __init__(self, root: Path = Path("/")) -> None:
         """Take ``root`` for `/`; raise UsageError where it is not a directory."""
-        if not root.is_dir():
+        try:
+            found = root.is_dir()
+        except OSError as error:
+            raise UsageError(f"--root {root}: {error.strerror}") from None
+        if not found:
             raise UsageError(f"--root {root}: is not a directory")
         self.root = root.resolve()
 
@@ -75,9 +79,12 @@ class Host:
             return False
 
     def listdir(self, absolute: str) -> list[str]:
-        """Give the names in a directory, sorted; nothing where there is no such directory."""
+        """Give the names in a directory, sorted; nothing where there is no such directory.
+
+        A name that is not UTF-8 is left out: neither a journal nor JSON could hold it.
+        """
         try:
-            return sorted(entry.name for entry in self.path(absolute).iterdir())
+            return sorted(entry.name for entry in self.path(absolute).iterdir() if is_text(entry.name))
         except OSError:
             return []
 
@@ -156,6 +163,11 @@ class Host:
         """Take away what a crash left of a write to a file; raise OSError."""
         found = self.path(absolute)
         found.with_name(f".{found.name}{_NEW}").unlink(missing_ok=True)
+
+
+def is_text(name: str) -> bool:
+    """Whether a name of the file system, or an argument of a program, is UTF-8."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _check_plain(fd: int, absolute: str) -> None:

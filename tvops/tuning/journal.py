@@ -212,7 +212,12 @@ class StateDirectory:
         """Name a run such that its id sorts behind all others, whatever the clock did."""
         now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
         if ids := self.ids():
-            now = max(now, datetime.strptime(ids[-1][:15], _STAMP) + timedelta(seconds=1))
+            try:
+                now = max(now, datetime.strptime(ids[-1][:15], _STAMP) + timedelta(seconds=1))
+            except (ValueError, OverflowError):
+                raise JournalError(
+                    f"journal {self._path(ids[-1])}: its name is no time that a run can follow; move the file away"
+                ) from None
         return f"{now:{_STAMP}}-{secrets.token_hex(2)}"
 
     def _prune(self) -> None:

@@ -59,7 +59,7 @@ class Lock:
 
     def holder(self) -> str:
         """Tell who holds the lock; empty where nobody does. Raises JournalError."""
-        if not self._path.exists():
+        if not os.path.lexists(self._path):
             return ""
         fd = self._open(os.O_RDONLY)
         try:

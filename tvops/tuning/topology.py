@@ -14,6 +14,7 @@ A hot role gets whole cores, so that nobody else runs on the SMT sibling.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from tvops.profile_files import ROLES
@@ -44,9 +45,10 @@ def read_topology(host: Host) -> Topology:
     isolated = set(_cpus(host, f"{_CPU}/isolated"))
     usable = (set(online) & _allowed(host, isolated)) or set(online)
     nodes = {
-        cpu: int(folder.rpartition("node")[2])
-        for folder in host.glob("/sys/devices/system/node/node[0-9]*")
-        for cpu in _cpus(host, f"{folder}/cpulist")
+        cpu: int(node[1])
+        for name in host.listdir("/sys/devices/system/node")
+        if (node := re.fullmatch(r"node([0-9]{1,9})", name))
+        for cpu in _cpus(host, f"/sys/devices/system/node/{name}/cpulist")
     }
     cores: dict[tuple[int, ...], Core] = {}
     for cpu in sorted(usable):
@@ -57,8 +59,12 @@ def read_topology(host: Host) -> Topology:
 
 
 def _cpus(host: Host, path: str) -> tuple[int, ...]:
+    return _parsed(read_word(host, path))
+
+
+def _parsed(text: str) -> tuple[int, ...]:
     try:
-        return parse_cpus(read_word(host, path))
+        return parse_cpus(text)
     except ValueError:
         return ()
 
@@ -80,13 +86,13 @@ def _allowed(host: Host, isolated: set[int]) -> set[int]:
                 return set(cpus)
     for line in read_word(host, "/proc/self/status").splitlines():
         if line.startswith("Cpus_allowed_list:"):
-            return set(parse_cpus(line.partition(":")[2])) | isolated
+            return set(_parsed(line.partition(":")[2])) | isolated
     return set(_cpus(host, f"{_CPU}/online"))
 
 
 def _nic_node(host: Host) -> int | None:
     nodes = [read_word(host, path) for path in host.glob("/sys/class/net/*/device/numa_node")]
-    return next((int(node) for node in nodes if node.isdigit()), None)
+    return next((int(node) for node in nodes if re.fullmatch(r"[0-9]{1,9}", node)), None)
 
 
 def flat_topology(cpus: Sequence[int]) -> Topology:

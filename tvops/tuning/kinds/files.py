@@ -186,8 +186,11 @@ class FileDriver:
             if counts in ("", "0"):
                 return None
             address, value = path_of(other), counts
-        path = shlex.quote(str(self.host.path(address)))
-        return f"printf '%s\\n' {shlex.quote(written(knob, value))} > {path}"
+        try:
+            text = shlex.quote(written(knob, value))
+        except ValueError:  # what it shows is no value of its type
+            return None
+        return f"printf '%s\\n' {text} > {shlex.quote(str(self.host.path(address)))}"
 
 
 _NOT_THERE = (errno.EIO, errno.EINVAL, errno.EOPNOTSUPP, errno.ENODEV, errno.ENXIO)

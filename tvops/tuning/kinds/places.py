@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import socket
 
-from tvops.tuning.host import Host
+from tvops.tuning.host import Host, is_text
 from tvops.tuning.model import Place
 
 _HOLDER = re.compile(r"\{(\w+)\}")
@@ -60,7 +60,7 @@ def _by_number(path: str) -> list[tuple[int, str]]:
 def interfaces(host: Host) -> list[str]:
     """Give the network interfaces that tuning means (see above), sorted."""
     names = [name for _, name in socket.if_nameindex()] if host.live else host.listdir("/sys/class/net")
-    names = sorted(name for name in names if name not in ("lo", "bonding_masters"))
+    names = sorted(name for name in names if name not in ("lo", "bonding_masters") and is_text(name))
     real = [name for name in names if _in_sysfs(host, name) and host.exists(f"/sys/class/net/{name}/device")]
     return real or names
 
