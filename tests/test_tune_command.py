@@ -332,13 +332,13 @@ measured = json.loads(Path(document["evidence"]["json"]).read_text())["measured"
 history = json.loads(subprocess.run([*command, "history", "--json"], capture_output=True).stdout)
 result = {{
     "code": ran.returncode, "value": key.read_text().strip(), "verdict": measured[0]["verdict"],
-    "reason": document["items"][0]["reason"], "runs": [run["kind"] for run in history["runs"]],
+    "reason": document["items"][0]["reason"], "applied": "apply" in [run["kind"] for run in history["runs"]],
 }}
 """
     )
     helps = result.pop("verdict") == "helps"
-    kept = {"code": 0, "value": "0", "reason": "", "runs": ["apply", "measure"]}
-    left = {"code": 0, "value": "1", "reason": "did not measurably help here", "runs": ["measure"]}
+    kept = {"code": 0, "value": "0", "reason": "", "applied": True}
+    left = {"code": 0, "value": "1", "reason": "did not measurably help here", "applied": False}
     assert result == (kept if helps else left)
 
 
