@@ -1,0 +1,135 @@
+"""`tvops top`: watch running stacks, live or from a recording."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from tvops.errors import TvopsError, UsageError
+
+if TYPE_CHECKING:
+    from tvops.top.baseline import Baseline
+    from tvops.top.replay import Replay
+
+app = typer.Typer()
+
+EPILOG = "A key, where the stack wants one, comes from $TVOPS_API_KEY."
+
+
+@app.command()
+def top(
+    addresses: list[str] | None = typer.Argument(
+        None, metavar="[ADDRESS]...", help="Stacks: HOST (its two default ports), URL, or URL,URL. Default: this machine."
+    ),
+    gateway: str | None = typer.Option(None, metavar="URL", help="Gateway of a stack."),
+    market: str | None = typer.Option(None, metavar="URL", help="Market data port of that stack."),
+    hertz: float = typer.Option(4.0, "--hz", min=0.1, max=20.0, help="How often a second ports are asked."),
+    record: Path | None = typer.Option(None, metavar="FILE", help="Keep everything in a new file."),
+    replay: Path | None = typer.Option(None, metavar="FILE", help="Play a recording instead of asking ports."),
+    baseline: Path | None = typer.Option(None, metavar="FILE", help="A recording to compare with."),
+    once: bool = typer.Option(False, "--once", help="Print one frame as text and exit."),
+    as_json: bool = typer.Option(False, "--json", help="Print samples as JSON, one a line, and exit."),
+    as_csv: bool = typer.Option(False, "--csv", help="Print metrics as CSV and exit."),
+    count: int = typer.Option(1, "--count", "-n", min=1, help="Samples of --json and --csv."),
+    seconds: float = typer.Option(1.0, min=0.1, max=3600.0, help="Time between samples."),
+    theme: str | None = typer.Option(None, help="Theme: textual-dark, textual-light, nord, ansi-dark (16 colours), ..."),
+    config: Path | None = typer.Option(None, help="Settings file (YAML); default: $TVOPS_CONFIG."),
+) -> int:
+    """Show latencies, targets, sessions, servers and processes of running stacks, and change nothing.
+
+    Needs a terminal, except with --once, --json and --csv; these exit with 1 where no port answers. An API key, where a
+    stack wants one, comes from $TVOPS_API_KEY. Keys: ? shows them.
+    """
+    from tvops.settings import load_settings
+    from tvops.top.addresses import find_stacks
+    from tvops.top.baseline import read_baseline
+    from tvops.top.recording import Recording
+    from tvops.top.replay import Replay
+
+    if once + as_json + as_csv > 1:
+        raise UsageError("--once, --json and --csv: give one of them")
+    if replay and (addresses or gateway or market or record):
+        raise UsageError("--replay: plays a file, so there are no addresses to give and nothing to record")
+    settings = load_settings({}, file=config)
+    before = read_baseline(baseline) if baseline else None
+    played = Replay(Recording(replay)) if replay else None
+    stacks = find_stacks(addresses or [], gateway, market, settings.gateway_port, settings.market_port)
+    if once or as_json or as_csv:
+        return _print(stacks, played, before, "once" if once else "json" if as_json else "csv", count, seconds)
+    if not sys.stdin.isatty() or not sys.stdout.isatty():
+        raise UsageError("top needs a terminal; without one use --once, --json or --csv")
+    return _watch(stacks, played, before, hertz, record, theme)
+
+
+def _print(stacks: tuple, played: Replay | None, before: Baseline | None, form: str, count: int, seconds: float) -> int:  # type: ignore[type-arg]
+    from tvops.top import plain
+    from tvops.top.desk import Desk
+    from tvops.top.model import Model
+
+    def tell(model: Model) -> None:
+        moment = model.moment(time.monotonic_ns())
+        if form == "json":
+            typer.echo(plain.to_json(moment))
+        elif form == "csv":
+            for row in plain.csv_rows(moment):
+                typer.echo(row)
+
+    if form == "csv":
+        typer.echo(plain.csv_head())
+    if played is not None and form != "once":
+        for moment in plain.replay_moments(played, seconds):
+            for row in [plain.to_json(moment)] if form == "json" else plain.csv_rows(moment):
+                typer.echo(row)
+        return 0
+    if played is not None:
+        played.seek(played.end)
+        model = played.model
+    else:
+        # One frame takes two samples: rates and windows are differences.
+        model = plain.sample(stacks, _api_key(), 2 if form == "once" else count, seconds, tell)
+    if form == "once":
+        size = shutil.get_terminal_size((120, 50))
+        desk = Desk(model, baseline=before, replay=played)
+        typer.echo(plain.frame_text(desk, size.columns, size.lines, time.monotonic_ns()), nl=False)
+    return 0 if plain.reached(model) else 1
+
+
+def _watch(stacks: tuple, played: Replay | None, before: Baseline | None, hertz: float, record: Path | None, theme: str | None) -> int:  # type: ignore[type-arg]
+    from textual.theme import BUILTIN_THEMES
+
+    from tvops.top.app import Top, plain_terminal
+    from tvops.top.choices import choices_file, read_choices
+    from tvops.top.desk import Desk
+    from tvops.top.model import Model
+    from tvops.top.recording import Writer
+    from tvops.top.sampler import Sampler
+    from tvops.top.show import print_lines
+
+    if theme is not None and theme not in BUILTIN_THEMES:
+        raise UsageError(f"--theme {theme}: there is no such theme; there are {', '.join(BUILTIN_THEMES)}")
+    path = choices_file()
+    choices, told = read_choices(path)
+    model = Model(stacks)
+    desk = Desk(model, choices, before, played, ascii_only=plain_terminal())
+    source = None if played else Sampler([url for stack in stacks for url in stack.urls], _api_key(), hertz)
+    writer = Writer(record, stacks) if record else None
+    desk.recording = record.name if record else ""
+    wanted = theme or choices.theme or ("ansi-dark" if plain_terminal() else "textual-dark")
+    screen = Top(desk, source, hertz, wanted, writer, None if told else path, told=told)
+    screen.run()
+    if writer is not None:
+        writer.close()
+    if screen.return_code:
+        raise TvopsError("top has ended because of a fault of its own")
+    print_lines(screen.last_lines, screen.role_styles)
+    return 0
+
+
+def _api_key() -> str:
+    return os.environ.get("TVOPS_API_KEY", "")

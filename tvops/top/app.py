@@ -1,0 +1,362 @@
+"""The terminal program: keys, mouse, palette and the clock's ticks, passed on to the desk."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from textual.app import App, ComposeResult, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.events import Key, Resize
+from textual.screen import Screen
+from textual.widgets import Input
+
+from tvops.errors import TvopsError
+from tvops.telemetry_client import Reading
+from tvops.top.choices import write_choices
+from tvops.top.desk import Desk
+from tvops.top.frame import VIEWS
+from tvops.top.help import Help
+from tvops.top.lines import Line
+from tvops.top.panel import Panel
+from tvops.top.recording import Writer
+from tvops.top.scene import BookReading
+from tvops.top.styles import styles_of
+
+CHORDS = {"o": "sort", "c": "columns"}
+
+
+class Source(Protocol):
+    """Where readings come from."""
+
+    readings: deque[Reading]
+    book: BookReading
+    wanted: tuple[str, str] | None
+    paused: bool
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """End."""
+
+
+class Top(App[None]):
+    """`tvops top`."""
+
+    TITLE = "tvops top"
+    ENABLE_COMMAND_PALETTE = True
+    ESCAPE_TO_MINIMIZE = False
+    CSS = """
+    Screen { layers: base above; }
+    #filter { dock: bottom; height: 1; border: none; padding: 0 1; display: none; layer: above; }
+    #filter.-open { display: block; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c", "quit", "Quit", show=False, priority=True)]
+
+    def __init__(
+        self,
+        desk: Desk,
+        source: Source | None,
+        hertz: float = 4.0,
+        theme: str = "",
+        writer: Writer | None = None,
+        choices_path: Path | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+        told: str = "",
+    ) -> None:
+        """Show ``desk``, fed by ``source`` (none: by its replay).
+
+        Args:
+            desk: what is shown.
+            source: where readings come from.
+            hertz: how often the screen is looked at; it is drawn only where something changed.
+            theme: name of a theme of Textual.
+            writer: keeps every reading.
+            choices_path: where columns, order and theme are kept; none: nowhere.
+            clock: monotonic ns.
+            told: a message to begin with.
+        """
+        super().__init__()
+        self.desk = desk
+        self.panel = Panel()
+        self.last_lines: list[Line] = []
+        self._source = source
+        self._hertz = hertz
+        self._writer = writer
+        self._choices_path = choices_path
+        self._clock = clock
+        self._told = told
+        self._chord = ""
+        self._stale_second = 0
+        self._wanted_theme = theme
+        self._keys = self._key_table()
+
+    def compose(self) -> ComposeResult:
+        """Put the panel on the screen, and the line in which a filter is typed."""
+        yield self.panel
+        field = Input(placeholder="regular expression; ! in front turns it over", id="filter", compact=True)
+        field.cursor_blink = False
+        yield field
+
+    def on_mount(self) -> None:
+        """Begin to poll and to draw."""
+        self.animation_level = "none"
+        if self._wanted_theme in self.available_themes:
+            self.theme = self._wanted_theme
+        self.role_styles = styles_of(self.current_theme, self.theme_variables)
+        self.theme_changed_signal.subscribe(self, lambda theme: self._theme_changed())
+        self.panel.focus()
+        if self._told:
+            self.desk.say(self._told, self._clock(), 10)
+        if self._source is not None:
+            self._source.start()
+        self.set_interval(1 / self._hertz, self.tick)
+        self.draw()
+
+    def on_unmount(self) -> None:
+        """Stop to poll."""
+        if self._source is not None:
+            self._source.stop()
+
+    def tick(self) -> None:
+        """Take in what was polled, and draw where that changes anything."""
+        now = self._clock()
+        changed = self.desk.replay.advance(now) if self.desk.replay else self._take(now)
+        second = now // 1_000_000_000
+        if changed or second != self._stale_second:
+            self._stale_second = second
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw the screen as it is now."""
+        width, height = self.size
+        self.last_lines = self.desk.lines(width, height, self._clock())
+        self.panel.show(self.last_lines, self.role_styles)
+
+    def on_resize(self, event: Resize) -> None:
+        """Fit the new size."""
+        self.call_after_refresh(self.draw)
+
+    def on_key(self, event: Key) -> None:
+        """Do what a key is for."""
+        if len(self.screen_stack) > 1 or self.query_one("#filter", Input).has_focus:
+            if event.key == "escape" and len(self.screen_stack) == 1:
+                self._close_filter()
+            return
+        if self._chord:
+            self._chord_key(event)
+        elif (act := self._keys.get(event.key) or self._keys.get(event.character or "")) is not None:
+            act()
+        else:
+            return
+        event.stop()
+        event.prevent_default()
+        self.draw()
+
+    def on_panel_clicked(self, message: Panel.Clicked) -> None:
+        """Do what was clicked on."""
+        verb, _, what = message.action.partition(" ")
+        now = self._clock()
+        if verb == "view":
+            self.desk.show(what)
+        elif verb == "stack":
+            self.desk.show_stack(int(what))
+        elif verb == "row":
+            self.desk.go_to(int(what), now)
+        elif verb == "sort":
+            self.desk.sort_by(what)
+            self._keep()
+        elif verb == "press":
+            self.simulate_key(what)
+        self.draw()
+
+    def on_panel_wheeled(self, message: Panel.Wheeled) -> None:
+        """Move the cursor with the wheel."""
+        self.desk.move(3 * message.steps, self._clock())
+        self.draw()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filter while it is typed."""
+        self._filter(event.value)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Keep the filter."""
+        self._close_filter()
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """Offer views and actions in the command palette."""
+        yield from super().get_system_commands(screen)
+        for view in VIEWS:
+            yield SystemCommand(f"Show {view.name}", f"key {view.letter}", lambda name=view.name: self._show(name))
+        for text, about, act in (
+            ("Freeze", "show this moment, collect on (f)", self._freeze),
+            ("Reset", "count from here (r)", self._reset),
+            ("Pause", "poll no more, or again (p)", self._pause),
+            ("Baseline", "compare with this moment (b)", self._baseline),
+        ):
+            yield SystemCommand(text, about, lambda act=act: (act(), self.draw()))
+
+    def _key_table(self) -> dict[str, Callable[[], None]]:
+        desk = self.desk
+
+        def move(steps: int) -> Callable[[], None]:
+            return lambda: desk.move(steps, self._clock())
+
+        def page(direction: int) -> Callable[[], None]:
+            return lambda: desk.move(direction * max(1, desk.height // 2), self._clock())
+
+        keys: dict[str, Callable[[], None]] = {
+            "j": move(1), "down": move(1), "k": move(-1), "up": move(-1),
+            "g": move(-(1 << 20)), "home": move(-(1 << 20)), "G": move(1 << 20), "end": move(1 << 20),
+            "ctrl+d": page(1), "pagedown": page(1), "ctrl+u": page(-1), "pageup": page(-1),
+            "h": lambda: desk.sideways(-1), "left": lambda: desk.sideways(-1),
+            "l": lambda: desk.sideways(1), "right": lambda: desk.sideways(1),
+            "H": lambda: desk.sideways(-1, True), "shift+left": lambda: desk.sideways(-1, True),
+            "L": lambda: desk.sideways(1, True), "shift+right": lambda: desk.sideways(1, True),
+            "plus": lambda: desk.zoom_by(-1), "+": lambda: desk.zoom_by(-1), "=": lambda: desk.zoom_by(-1),
+            "minus": lambda: desk.zoom_by(1), "-": lambda: desk.zoom_by(1),
+            "<": lambda: self._speed(-1), ">": lambda: self._speed(1),
+            "tab": lambda: desk.next_view(1), "shift+tab": lambda: desk.next_view(-1),
+            "[": lambda: desk.show_stack(desk.stack - 1), "]": lambda: desk.show_stack(desk.stack + 1),
+            "/": self._open_filter, "f": self._freeze, "r": self._reset, "p": self._pause, "space": self._pause,
+            "w": desk.next_window, "b": self._baseline, "o": lambda: self._begin_chord("sort"),
+            "c": lambda: self._begin_chord("columns"), "?": self._help, "f1": self._help,
+            "enter": self._enter, "escape": self._escape, "q": self.exit, ":": self.action_command_palette,
+        }  # fmt: skip
+        for view in VIEWS:
+            keys[view.letter] = lambda name=view.name: desk.show(name)  # type: ignore[misc]
+        return keys
+
+    def _take(self, now: int) -> bool:
+        source = self._source
+        if source is None:
+            return False
+        changed = False
+        while source.readings:
+            reading = source.readings.popleft()
+            self.desk.model.take(reading)
+            self._record(reading, now)
+            changed = True
+        source.wanted = None
+        if self.desk.view.name == "book":
+            changed = self._take_book(source) or changed
+        return changed
+
+    def _take_book(self, source: Source) -> bool:
+        gateway = self.desk.scene(self._clock()).process("gateway")
+        if gateway is None:
+            self.desk.book = BookReading(error="no gateway among the ports that are watched")
+            return False
+        changed = self.desk.book is not source.book
+        self.desk.book = source.book
+        source.wanted = (gateway.source.url, self.desk.symbol)
+        return changed
+
+    def _record(self, reading: Reading, now: int) -> None:
+        if self._writer is None:
+            return
+        try:
+            self._writer.add(reading, time.time_ns())
+        except TvopsError as error:
+            self._writer, self.desk.recording = None, ""
+            self.desk.say(str(error), now, 30)
+            return
+        if self._writer.full:
+            self._writer, self.desk.recording = None, ""
+            self.desk.say("the recording has reached its largest size and has ended", now, 30)
+
+    def _show(self, name: str) -> None:
+        self.desk.show(name)
+        self.draw()
+
+    def _freeze(self) -> None:
+        self.desk.freeze(self._clock())
+
+    def _reset(self) -> None:
+        self.desk.reset(self._clock())
+
+    def _baseline(self) -> None:
+        self.desk.take_baseline(self._clock())
+
+    def _pause(self) -> None:
+        if self.desk.replay:
+            self.desk.replay.toggle()
+        elif self._source is not None:
+            self.desk.paused = self._source.paused = not self._source.paused
+
+    def _speed(self, steps: int) -> None:
+        if self.desk.replay:
+            self.desk.replay.faster(steps)
+
+    def _enter(self) -> None:
+        if self.desk.view.name == "latency":
+            cursor = self.desk.choice.cursor
+            self.desk.show("history")
+            self.desk.go_to(cursor, self._clock())
+        elif self.desk.view.name == "overview":
+            self.desk.show("latency")
+
+    def _escape(self) -> None:
+        if self.desk.choice.pattern:
+            self.desk.filter_by("")
+        else:
+            self.desk.show("overview")
+
+    def _help(self) -> None:
+        self.push_screen(Help(self.role_styles))
+
+    def _begin_chord(self, kind: str) -> None:
+        letters = self.desk.column_letters(kind == "sort")
+        if letters:
+            self._chord = kind
+            text = "sort by" if kind == "sort" else "show or hide"
+            self.desk.say(f"{text}: {letters}", self._clock(), 60)
+
+    def _chord_key(self, event: Key) -> None:
+        kind, self._chord = self._chord, ""
+        self.desk.hush()
+        letter = event.character or ""
+        if kind == "sort":
+            self.desk.sort_by(letter)
+        elif self.desk.toggle_column(letter):
+            self._begin_chord("columns")
+        self._keep()
+
+    def _open_filter(self) -> None:
+        field = self.query_one("#filter", Input)
+        field.value = self.desk.choice.pattern
+        field.add_class("-open")
+        field.focus()
+
+    def _close_filter(self) -> None:
+        self.query_one("#filter", Input).remove_class("-open")
+        self.panel.focus()
+        self.draw()
+
+    def _filter(self, pattern: str) -> None:
+        if wrong := self.desk.filter_by(pattern[:200]):
+            self.desk.say(wrong, self._clock())
+        self.draw()
+
+    def _theme_changed(self) -> None:
+        self.role_styles = styles_of(self.current_theme, self.theme_variables)
+        self._keep()
+        self.draw()
+
+    def _keep(self) -> None:
+        if self._choices_path is None:
+            return
+        try:
+            write_choices(self._choices_path, self.desk.kept_choices(self.theme))
+        except TvopsError as error:
+            self.desk.say(str(error), self._clock())
+
+
+def plain_terminal() -> bool:
+    """Whether the terminal has 16 colours and few letters, as the Linux console."""
+    return os.environ.get("TERM", "") in ("linux", "vt100", "vt220", "dumb", "ansi")

@@ -1,0 +1,122 @@
+"""The whole screen as lines: one of status, one of tabs, the view, one of keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from tvops.top.lines import Line, Span, between, clean, cut, span_of
+from tvops.top.model import Seen
+from tvops.top.scene import Scene, View
+from tvops.top.views.book import BookLadder
+from tvops.top.views.events import Events
+from tvops.top.views.history import History
+from tvops.top.views.knobs import Knobs
+from tvops.top.views.latency import Latency
+from tvops.top.views.orders import Orders
+from tvops.top.views.overview import Overview
+from tvops.top.views.redis import Servers, clock
+from tvops.top.views.sessions import Sessions
+
+VIEWS: tuple[View, ...] = (
+    Overview(), Latency(), History(), Sessions(), Orders(), BookLadder(), Servers(), Events(), Knobs(),
+)  # fmt: skip
+LEAST = (60, 12)
+"""Columns and lines below which nothing can be read."""
+
+CONNECTIONS = {"live": ("●", "ok"), "stale": ("◌", "warn"), "lost": ("✕", "breach"), "connecting": ("◌", "dim")}
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What the frame around a view tells."""
+
+    view: View
+    mode: str = ""  # FROZEN, PAUSED, or where a replay stands
+    message: str = ""
+    recording: str = ""
+    now: int = 0  # ns since 1970
+
+
+def draw(scene: Scene, status: Status, width: int, height: int) -> list[Line]:
+    """Give exactly ``height`` lines."""
+    if width < LEAST[0] or height < LEAST[1]:
+        lines: list[Line] = [(Span(f"{width}x{height} is too small: tvops top needs {LEAST[0]}x{LEAST[1]}", "warn"),)]
+        return [*lines, *([()] * (height - 1))][:height]
+    above = [_status(scene, status, width), _tabs(scene, status, width)]
+    if len(scene.moment.stacks) > 1:
+        above.append(_stacks(scene, width))
+    room = height - len(above) - 1
+    lines = [cut(line, width) for line in status.view.draw(scene, width, room)][:room]
+    return [*above, *lines, *([()] * (room - len(lines))), _keys(scene, status, width)]
+
+
+def _status(scene: Scene, status: Status, width: int) -> Line:
+    left: list[Span] = [Span(" tvops top ", "brand")]
+    for seen in scene.seen:
+        left += [Span("  "), *_connection(seen, scene.ascii_only)]
+    right: list[Span] = []
+    if status.recording:
+        right += [Span("● REC", "breach"), Span(f" {status.recording}  ", "dim")]
+    if status.mode:
+        right += [Span(f" {status.mode} ", "mode"), Span("  ")]
+    right += [Span(f"{clock(status.now)} UTC ", "dim")]
+    return between(tuple(left), tuple(right), width)
+
+
+def _connection(seen: Seen, ascii_only: bool) -> list[Span]:
+    mark, role = CONNECTIONS[seen.state]
+    mark = {"live": "*", "lost": "x"}.get(seen.state, "o") if ascii_only else mark
+    name = seen.document.process if seen.document else seen.source.url.partition("://")[2]
+    spans = [Span(f"{mark} ", role), Span(clean(name), "" if seen.fresh else "dim")]
+    if seen.state == "lost":
+        known = f", data {span_of(seen.age / 1e9)} old" if seen.document else ""
+        spans.append(Span(f" lost: {clean(seen.error)[:48]}{known}", role))
+    elif seen.state == "stale":
+        spans.append(Span(f" {span_of(seen.age / 1e9)} old", role))
+    elif seen.state == "connecting":
+        spans.append(Span(" connecting", "dim"))
+    return spans
+
+
+def _tabs(scene: Scene, status: Status, width: int) -> Line:
+    spans: list[Span] = [Span(" ")]
+    short = width < 16 * len(VIEWS) - 50
+    for view in VIEWS:
+        here = view is status.view
+        name = view.name if here or not short else view.name[:5]
+        text = f" {view.letter} {name} "
+        spans.append(Span(text, "tab" if here else "dim", f"view {view.name}"))
+    return cut(tuple(spans), width)
+
+
+def _stacks(scene: Scene, width: int) -> Line:
+    spans: list[Span] = [Span(" stacks ", "head")]
+    for index, (stack, seen) in enumerate(scene.moment.stacks):
+        text, role = _worst(seen)
+        spans += [Span(" ", ""), Span(f" {clean(stack.name)} ", "tab" if index == scene.stack else "", f"stack {index}"), Span(text, role)]
+    return cut(tuple(spans), width)
+
+
+def _worst(seen: Sequence[Seen]) -> tuple[str, str]:
+    states = {endpoint.state for endpoint in seen}
+    if "lost" in states or "stale" in states:
+        return ("lost", "breach") if "lost" in states else ("stale", "warn")
+    metrics = {metric.state for endpoint in seen if endpoint.document for metric in endpoint.document.metrics}
+    for state, role in (("breach", "breach"), ("warn", "warn"), ("ok", "ok")):
+        if state in metrics:
+            return state.upper() if state != "ok" else state, role
+    return "no data", "dim"
+
+
+def _keys(scene: Scene, status: Status, width: int) -> Line:
+    if status.message:
+        return cut((Span(f" {clean(status.message)}", "message"),), width)
+    keys = [("/", "filter", "press slash"), ("o", "sort", "press o"), ("f", "freeze", "press f"), ("p", "pause", "press p"), ("r", "reset", "press r"), ("w", "window", "press w"), ("b", "baseline", "press b"), ("c", "columns", "press c"), ("?", "help", "press question_mark"), ("q", "quit", "press q")]
+    spans: list[Span] = [Span(" ")]
+    for key, text, action in keys:
+        spans += [Span(key, "key", action), Span(f" {text}  ", "dim", action)]
+    window = f"window {span_of(scene.window)}" if scene.window else "since reset"
+    notes = [f"filter {scene.choice.pattern}"] if scene.choice.pattern else []
+    notes += [f"baseline {scene.baseline.name}"] if scene.baseline else []
+    return between(tuple(spans), (Span("  ".join([*notes, window, ""]), "dim"),), width)

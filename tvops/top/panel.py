@@ -1,0 +1,78 @@
+"""The widget that shows lines: it draws again only those that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.geometry import Region
+from textual.message import Message
+from textual.strip import Strip
+from textual.widget import Widget
+
+from tvops.top.lines import Line
+
+
+class Panel(Widget, can_focus=True):
+    """A screenful of lines."""
+
+    DEFAULT_CSS = "Panel { width: 1fr; height: 1fr; }"
+
+    class Clicked(Message):
+        """A click on something that has an action."""
+
+        def __init__(self, action: str) -> None:
+            self.action = action
+            super().__init__()
+
+    class Wheeled(Message):
+        """The mouse wheel, up (-1) or down (1)."""
+
+        def __init__(self, steps: int) -> None:
+            self.steps = steps
+            super().__init__()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[Line] = []
+        self.styles_by_role: dict[str, Style] = {}
+
+    def show(self, lines: Sequence[Line], styles: dict[str, Style]) -> None:
+        """Show these lines."""
+        before, self.lines = self.lines, list(lines)
+        if styles is not self.styles_by_role or len(before) != len(lines):
+            self.styles_by_role = styles
+            self.refresh()
+            return
+        changed = [Region(0, y, self.size.width, 1) for y, line in enumerate(lines) if line != before[y]]
+        if changed:
+            self.refresh(*changed)
+
+    def render_line(self, y: int) -> Strip:
+        """Give one line to the terminal."""
+        ground = self.rich_style
+        if y >= len(self.lines):
+            return Strip.blank(self.size.width, ground)
+        styles = self.styles_by_role
+        segments = [Segment(span.text, ground + styles.get(span.role, ground)) for span in self.lines[y] if span.text]
+        return Strip(segments).adjust_cell_length(self.size.width, ground)
+
+    def on_click(self, event: events.Click) -> None:
+        """Tell what was clicked on."""
+        at = 0
+        for span in self.lines[event.y] if event.y < len(self.lines) else ():
+            at += len(span.text)
+            if event.x < at:
+                if span.action:
+                    self.post_message(self.Clicked(span.action))
+                return
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Tell of the wheel."""
+        self.post_message(self.Wheeled(-1))
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Tell of the wheel."""
+        self.post_message(self.Wheeled(1))

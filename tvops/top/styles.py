@@ -1,0 +1,54 @@
+"""What roles look like in a theme. Colour says a state and nothing else; the words say it as well."""
+
+from __future__ import annotations
+
+from rich.style import Style
+from textual.color import Color, ColorParseError
+from textual.theme import Theme
+
+
+def styles_of(theme: Theme, variables: dict[str, str]) -> dict[str, Style]:
+    """Give the style of each role."""
+
+    def colour(name: str, ordinary: str) -> str | None:
+        try:
+            found = Color.parse(variables.get(name) or ordinary)
+        except ColorParseError:
+            return None
+        return found.rich_color.name if found.ansi is not None else found.hex6
+
+    plain = theme.ansi
+    text = None if plain else colour("foreground", "#e0e0e0")
+    good, worse, bad = colour("success", "green"), colour("warning", "yellow"), colour("error", "red")
+    accent = colour("primary", "blue")
+    faded = Style(dim=True) if plain else Style(color=_faded(variables))
+    chosen = Style(reverse=True) if plain else Style(color=colour("button-color-foreground", "#ffffff"), bgcolor=accent)
+    calm = accent if not plain else colour("secondary", "ansi_cyan")
+    return {
+        "": Style(color=text),
+        "dim": faded,
+        "head": faded,
+        "title": Style(color=text, bold=True),
+        "brand": chosen + Style(bold=True),
+        "tab": chosen,
+        "mode": Style(reverse=True, bold=True),
+        "key": Style(color=text, bold=True),
+        "message": Style(color=text, bold=True),
+        "cursor": Style(color=text, bold=True),
+        "bar": Style(color=calm),
+        "before": faded,
+        "ok": Style(color=good),
+        "warn": Style(color=worse, bold=True),
+        "breach": Style(color=bad, bold=True, reverse=False),
+        "bid": Style(color=good),
+        "ask": Style(color=bad),
+    }
+
+
+def _faded(variables: dict[str, str]) -> str:
+    """Give a colour between text and background."""
+    try:
+        text, ground = Color.parse(variables["foreground"]), Color.parse(variables["background"])
+    except (KeyError, ColorParseError):
+        return "#808080"
+    return ground.blend(text, 0.55).hex6

@@ -1,0 +1,65 @@
+"""The latencies of a stage over time: p50, p99 and the largest, as far back as an hour."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvops.engine.telemetry.histogram import percentiles, samples_needed
+from tvops.top.charts import LABEL, Plot
+from tvops.top.history import largest
+from tvops.top.lines import Line, Span, clean, number, span_of, spark, title
+from tvops.top.scene import Scene
+from tvops.top.table import Column, arrange, body, columns_for, head
+from tvops.top.views.resources import StageRow, stage_columns, stage_rows
+
+LIST_ROWS = 5
+
+
+class History:
+    """One stage over time."""
+
+    name, letter = "history", "3"
+    columns: tuple[Column[Any], ...] = stage_columns(None)
+
+    def count(self, scene: Scene) -> int:
+        """Give the number of stages."""
+        return len(arrange(self.columns, stage_rows(scene), scene.choice))
+
+    def draw(self, scene: Scene, width: int, height: int) -> list[Line]:
+        """Give the stages around the cursor, and the chart of the one at it."""
+        columns = columns_for(stage_columns(scene.baseline), width - 2, scene.choice.hidden)
+        rows = arrange(columns, stage_rows(scene), scene.choice)
+        lines: list[Line] = [head(columns, scene.choice)]
+        if not rows:
+            return [*lines, (Span("  nothing is measured yet", "dim"),)]
+        lines += body(columns, rows, min(LIST_ROWS, len(rows)), scene.choice, lambda row: not row.seen.fresh)
+        chosen = rows[min(scene.choice.cursor, len(rows) - 1)]
+        lines.append(())
+        return [*lines, *_chart(scene, chosen, width, height - len(lines))][:height]
+
+
+def _chart(scene: Scene, row: StageRow, width: int, height: int) -> list[Line]:
+    inner = width - LABEL - 1
+    until = row.seen.until - int(scene.pan * 1e9)
+    slices = row.history.columns(until, scene.zoom, inner * (1 if scene.ascii_only else 2))
+    curves: dict[str, list[float | None]] = {"max": [], "p99": [], "p50": []}
+    for counts in slices:
+        total = int(counts.sum()) if counts is not None else 0
+        known = counts is not None and total > 0
+        curves["max"].append(float(largest(counts, row.history.maximum)) if counts is not None and known else None)
+        for name, percent in (("p99", 99.0), ("p50", 50.0)):
+            enough = counts is not None and total >= samples_needed(percent)
+            curves[name].append(float(percentiles(counts, [percent])[0]) if counts is not None and enough else None)
+    values = [value for curve in curves.values() for value in curve if value is not None]
+    end = f"{span_of(scene.pan)} ago" if scene.pan else "now"
+    heading = title(clean(row.name), width, f"last {span_of(scene.zoom)}  + - zoom  h l move")
+    if not values or height < 6:
+        return [heading, (Span("  no samples in this stretch of time", "dim"),)]
+    plot = Plot(inner, height - 4, min(values), max(values), scene.ascii_only)
+    for name, role in (("max", "dim"), ("p99", "title"), ("p50", "bar")):
+        plot.curve(curves[name], role)
+    counts_line = spark([float(c.sum()) if c is not None else None for c in slices[:: max(1, len(slices) // inner)]], inner, scene.ascii_only)
+    begin = f"-{span_of(scene.zoom + scene.pan)}"
+    axis = " " * LABEL + begin + end.rjust(inner - len(begin))
+    legend = (Span(" " * LABEL), Span("max ", "dim"), Span("p99 ", "title"), Span("p50 ", "bar"), Span(f"  bars: samples, {number(row.rate)}/s", "dim"))
+    return [heading, *plot.lines(), (Span("samples".rjust(LABEL - 1) + " ", "dim"), Span(counts_line, "bar")), (Span(axis, "dim"),), legend]

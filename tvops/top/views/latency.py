@@ -1,0 +1,103 @@
+"""Latencies by stage: the percentiles of a window, and the histogram and percentile curve of the stage at the cursor."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tvops.engine.telemetry.histogram import HIGHEST_OF, Counts, percentiles
+from tvops.top.charts import LABEL, Plot, bars
+from tvops.top.lines import Line, Span, beside, clean, duration, number, span_of, title
+from tvops.top.scene import Scene
+from tvops.top.table import Column, arrange, body, columns_for, head
+from tvops.top.views.resources import StageRow, stage_columns, stage_rows
+
+TICKS = ((0.0, "0"), (0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99"))
+
+
+class Latency:
+    """Percentiles of every stage; histogram and curve of one."""
+
+    name, letter = "latency", "2"
+    columns: tuple[Column[Any], ...] = stage_columns(None)
+
+    def count(self, scene: Scene) -> int:
+        """Give the number of stages."""
+        return len(arrange(self.columns, stage_rows(scene), scene.choice))
+
+    def draw(self, scene: Scene, width: int, height: int) -> list[Line]:
+        """Give the table above, the charts below."""
+        columns = columns_for(stage_columns(scene.baseline), width - 2, scene.choice.hidden)
+        rows = arrange(columns, stage_rows(scene), scene.choice)
+        of = f"last {span_of(scene.window)}" if scene.window else "since reset"
+        lines: list[Line] = [title("stages", width, of), head(columns, scene.choice)]
+        if not rows:
+            return [*lines, (Span("  nothing is measured yet", "dim"),)]
+        room = min(len(rows), max(3, (height - 4) // 2))
+        lines += body(columns, rows, room, scene.choice, lambda row: not row.seen.fresh)
+        chosen = rows[min(scene.choice.cursor, len(rows) - 1)]
+        lines.append(())
+        return [*lines, *_charts(scene, chosen, width, height - len(lines))][:height]
+
+
+def _charts(scene: Scene, row: StageRow, width: int, height: int) -> list[Line]:
+    if height < 5:
+        return []
+    if not row.total:
+        text = f"  {clean(row.history.text)}: no samples in this window"
+        return [title(clean(row.name), width), (Span(text, "dim"),)]
+    before = scene.baseline.stages.get(row.key) if scene.baseline else None
+    left = (width - 2) // 2
+    histogram = _histogram(row.counts, left, height, scene.ascii_only)
+    curve = _curve(row, before, width - left - 2, height, scene.ascii_only)
+    return beside(histogram, curve, left)
+
+
+def _histogram(counts: Counts, width: int, height: int, ascii_only: bool) -> list[Line]:
+    """Give how many samples there are of each length; the scale is logarithmic, each column as wide as the others."""
+    where = np.flatnonzero(counts)
+    low = math.log10(max(1, int(HIGHEST_OF[where[0]])))
+    high = max(math.log10(max(1, int(HIGHEST_OF[where[-1]]))), low + 0.3)
+    inner = width - 2
+    places = (np.log10(np.maximum(HIGHEST_OF[where], 1)) - low) / (high - low) * (inner - 1)
+    heights = np.bincount(np.rint(places).astype(np.int64), counts[where].astype(np.float64), inner)
+    lines: list[Line] = [title("histogram", width, f"n {number(int(counts.sum()))}")]
+    lines += [(Span(" "), Span(text, "bar")) for text in bars(heights.tolist(), height - 2, ascii_only)]
+    lines.append((Span(_scale(low, high, inner), "dim"),))
+    return lines
+
+
+def _scale(low: float, high: float, width: int) -> str:
+    """Give the line below a histogram: latencies at its begin, middle and end."""
+    first, middle, last = (duration(10**value) for value in (low, (low + high) / 2, high))
+    line = f" {first}".ljust(max(0, width // 2 - len(middle) // 2)) + middle
+    return line.ljust(max(len(line) + 1, width + 1 - len(last))) + last
+
+
+def _curve(row: StageRow, before: Counts | None, width: int, height: int, ascii_only: bool) -> list[Line]:
+    """Give the latency of each percentile; each nine takes the same room."""
+    inner = width - LABEL
+    nines = max(1.0, min(5.0, math.log10(row.total)))
+    parts = [1 - 10 ** -(nines * index / max(1, inner * 2 - 1)) for index in range(inner * 2)]
+    percents = [100 * part for part in parts]
+    now = percentiles(row.counts, percents, row.maximum)
+    was = percentiles(before, percents) if before is not None and int(before.sum()) else []
+    low, high = max(1, min([*now, *was])), max([*now, *was])
+    plot = Plot(inner, height - 2, low, high, ascii_only)
+    step = inner * 2 // plot.points
+    plot.curve([float(value) for value in was[::step]], "before")
+    plot.curve([float(value) for value in now[::step]], "bar")
+    marks = [" "] * (inner + 6)
+    for part, text in TICKS:
+        place = round(-math.log10(1 - part) / nines * (inner - 1)) if part else 0
+        if place + len(text) <= inner and "".join(marks[max(0, place - 1) : place + len(text)]).strip() == "":
+            marks[place : place + len(text)] = list(text)
+    note = "percentile" + (f", dim: {scene_name(before)}" if was else "")
+    return [title(clean(row.name), width, note), *plot.lines(), (Span(" " * LABEL + "".join(marks), "dim"),)]
+
+
+def scene_name(before: Counts | None) -> str:
+    """Give how the baseline is called below the curve."""
+    return "baseline" if before is not None else ""

@@ -1,0 +1,205 @@
+"""The overview: targets first, then what the stack does and what it uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvops.engine.telemetry.document import Metric
+from tvops.top.lines import DASH, Line, Span, clean, cut, data_size, number, spark, title
+from tvops.top.model import Seen, jitter, metrics_of
+from tvops.top.scene import Scene
+from tvops.top.table import Column, arrange, body, columns_for, head
+from tvops.top.views.resources import process_lines, server_lines, stage_lines
+
+Row = tuple[Seen, Metric]
+STATES = {"ok": ("● ok", "ok"), "warn": ("▲ WARN", "warn"), "breach": ("■ BREACH", "breach"), "no data": ("  no data", "dim")}
+RANKS = {"breach": 0, "warn": 1, "no data": 2, "ok": 3}
+LABEL = 11
+
+
+def state_span(state: str) -> Span:
+    """Give a state as word, mark and colour."""
+    return Span(*STATES.get(state, (clean(state), "")))
+
+
+class Overview:
+    """Targets, streams, orders, servers, processes and cores."""
+
+    name, letter = "overview", "1"
+    columns: tuple[Column[Any], ...] = (
+        Column("name", "n", "target", 26, lambda row: clean(row[1].name.removeprefix("tv_")), lambda row: row[1].name, right=False),
+        Column("state", "s", "state", 9, lambda row: state_span(row[1].state), lambda row: RANKS.get(row[1].state, 4), right=False),
+        Column("value", "v", "value", 7, lambda row: number(row[1].value), lambda row: row[1].value),
+        Column("unit", "u", "", 8, lambda row: clean(row[1].unit), None, right=False, rank=1),
+        Column("aim", "a", "aim", 6, lambda row: number(row[1].target), lambda row: row[1].target, rank=2),
+        Column("limit", "l", "limit", 6, lambda row: number(row[1].limit), lambda row: row[1].limit, rank=7),
+        Column("p50", "5", "p50", 7, lambda row: number(row[1].p50), lambda row: row[1].p50, rank=4),
+        Column("p99", "9", "p99", 7, lambda row: number(row[1].p99), lambda row: row[1].p99, rank=2),
+        Column("p999", "0", "p99.9", 7, lambda row: number(row[1].p999), lambda row: row[1].p999, rank=5),
+        Column("max", "x", "max", 7, lambda row: number(row[1].maximum), lambda row: row[1].maximum, rank=4),
+        Column("jitter", "j", "jitter", 7, lambda row: number(jitter(row[1].p50, row[1].p99)), lambda row: jitter(row[1].p50, row[1].p99), rank=6),
+        Column("n", "c", "n", 7, lambda row: number(row[1].samples or None), lambda row: row[1].samples, rank=6),
+    )  # fmt: skip
+
+    def count(self, scene: Scene) -> int:
+        """Give the number of targets."""
+        return len(self._rows(scene))
+
+    def draw(self, scene: Scene, width: int, height: int) -> list[Line]:
+        """Give the targets table, then as much of the rest as there is room for."""
+        rows = self._rows(scene)
+        columns = columns_for(self._columns(scene), width - 2, scene.choice.hidden)
+        lines = [head(columns, scene.choice)]
+        rest = self._rest(scene, width)
+        room = max(3, height - len(lines) - len(rest))
+        lines += body(columns, rows, min(room, len(rows)), scene.choice, lambda row: not row[0].fresh)
+        if not rows:
+            lines.append((Span("  no targets known yet", "dim"),))
+        lines += rest
+        lines += self._details(scene, width, height - len(lines))
+        return lines[:height]
+
+    def _columns(self, scene: Scene) -> list[Column[Row]]:
+        columns: list[Column[Row]] = list(self.columns)
+        if scene.baseline is not None:
+            before = scene.baseline
+            columns.insert(5, Column("was", "w", "was", 7, lambda row: Span(number(before.figure(row[1].name, "value")), "before"), None))
+            columns.insert(6, Column("delta", "d", "change", 8, lambda row: _change(before.figure(row[1].name, "value"), row[1].value), None))
+        columns.append(Column("trend", "t", "trend", 0, lambda row: Span(_trend(row, scene.ascii_only), "bar"), None, rank=3))
+        return columns
+
+    def _rows(self, scene: Scene) -> list[Row]:
+        return arrange(self.columns, metrics_of(scene.seen), scene.choice)
+
+    def _rest(self, scene: Scene, width: int) -> list[Line]:
+        lines: list[Line] = [()]
+        lines += [_feed(scene), _streams(scene), _orders(scene), _servers(scene), _cores(scene), _processes(scene, width)]
+        return [cut(line, width) for line in lines]
+
+    def _details(self, scene: Scene, width: int, height: int) -> list[Line]:
+        """Give stages, processes and servers one by one, where the terminal is high enough."""
+        lines: list[Line] = []
+        for name, make in (("stages", stage_lines), ("processes", process_lines), ("servers", server_lines)):
+            made = make(scene, width)
+            if len(made) > 1 and len(lines) + len(made) + 2 <= height:
+                lines += [(), title(name, width), *made]
+        return lines
+
+
+def _change(before: float | None, now: float | None) -> Span:
+    if before is None or now is None:
+        return Span(DASH, "dim")
+    if before == 0:
+        return Span("0" if now == 0 else "new")
+    return Span(f"{(now / before - 1) * 100:+.1f} %")
+
+
+def _trend(row: Row, ascii_only: bool) -> str:
+    seen, metric = row
+    return spark(seen.source.trend(f"metric.{metric.name}", seen.until, 40), 40, ascii_only)
+
+
+def _label(text: str, seen: Seen | None) -> list[Span]:
+    return [Span(f" {text:<{LABEL}}", "head")] if seen else [Span(f" {text:<{LABEL}}", "head"), Span(DASH, "dim")]
+
+
+def _row(label: str, seen: Seen | None, parts: list[tuple[str, str, str]]) -> Line:
+    """Give a line of figures: what, the figure and its role; dimmed where they are old."""
+    spans = _label(label, seen)
+    for text, figure, role in parts if seen else ():
+        faded = "dim" if seen and not seen.fresh else ""
+        spans += [Span(f"{text} ", "dim"), Span(figure, faded or role), Span("  ")]
+    return tuple(spans)
+
+
+def _figure(seen: Seen, service: str, name: str) -> float | None:
+    value = seen.figures(service).get(name)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _rate(seen: Seen, service: str, name: str) -> float | None:
+    return seen.source.rate(seen.until, service, name)
+
+
+def _worry(value: float | None) -> str:
+    return "warn" if value else ""
+
+
+def _feed(scene: Scene) -> Line:
+    seen = scene.process("price", "stream")
+    if seen is None or seen.document is None:
+        return _row("feed", None, [])
+    state, detail = seen.document.health.get("price", ("", ""))
+    gaps = _figure(seen, "stream", "gaps")
+    parts = [
+        ("ticks/s", number(_figure(seen, "stream", "ticks_per_s")), ""),
+        ("gaps", number(gaps), _worry(gaps)),
+        ("", clean(f"{state} {detail}".strip()) or DASH, {"ok": "ok", "degraded": "warn", "failed": "breach"}.get(state, "")),
+    ]
+    return _row("feed", seen, parts)
+
+
+def _streams(scene: Scene) -> Line:
+    seen = scene.process("stream")
+    if seen is None:
+        return _row("streams", None, [])
+    dropped = _rate(seen, "stream", "clients_dropped")
+    return _row("streams", seen, [
+        ("sessions", number(_figure(seen, "stream", "active_connections")), ""),
+        ("sent/s", number(_rate(seen, "stream", "messages_sent")), ""),
+        ("conflated/s", number(_rate(seen, "stream", "conflations")), _worry(_rate(seen, "stream", "conflations"))),
+        ("dropped", number(_figure(seen, "stream", "clients_dropped")), _worry(dropped)),
+        ("unsent", data_size(_figure(seen, "stream", "unsent_bytes")), ""),
+    ])  # fmt: skip
+
+
+def _orders(scene: Scene) -> Line:
+    seen = scene.process("gateway")
+    if seen is None:
+        return _row("orders", None, [])
+    timeouts = _rate(seen, "gateway", "timeouts_total")
+    return _row("orders", seen, [
+        ("orders/s", number(_figure(seen, "gateway", "orders_per_s")), ""),
+        ("commands/s", number(_figure(seen, "engine", "commands_per_second")), ""),
+        ("waiting", number(_figure(seen, "gateway", "waiting")), ""),
+        ("timeouts", number(_figure(seen, "gateway", "timeouts_total")), _worry(timeouts)),
+        ("sessions", number(_figure(seen, "gateway", "sessions")), ""),
+    ])  # fmt: skip
+
+
+def _servers(scene: Scene) -> Line:
+    seen = next((s for s in scene.seen if s.document and s.document.servers), None)
+    if seen is None or seen.document is None:
+        return _row("redis", None, [])
+    parts = []
+    for server in seen.document.servers:
+        share = server.used / server.limit if server.limit else 0.0
+        used = f"{data_size(server.used)}" + (f" {share:.0%}" if server.limit else "")
+        parts.append((clean(server.role), used if server.up else "DOWN", "" if server.up else "breach"))
+    return _row("redis", seen, parts)
+
+
+def _cores(scene: Scene) -> Line:
+    seen = next((s for s in scene.seen if s.document and s.document.host), None)
+    host = seen.document.host if seen and seen.document else None
+    if seen is None or host is None:
+        return _row("cores", None, [])
+    many = len(host.cores) > 4
+    shown = spark(host.cores, len(host.cores), scene.ascii_only, 100.0) if many else " ".join(f"{busy:.0f}%" for busy in host.cores)
+    return _row("cores", seen, [
+        ("busy", shown, ""),
+        ("steal", f"{host.steal_percent:.1f}%", "warn" if host.steal_percent >= 5 else ""),
+        ("load", number(host.load), ""),
+        ("memory", f"{data_size(host.memory - host.available)} of {data_size(host.memory)}", ""),
+    ])  # fmt: skip
+
+
+def _processes(scene: Scene, width: int) -> Line:
+    seen = next((s for s in scene.seen if s.document and s.document.processes), None)
+    if seen is None or seen.document is None:
+        return _row("processes", None, [])
+    parts = []
+    for process in sorted(seen.document.processes, key=lambda process: -process.cpu_percent):
+        role = "warn" if process.leaking or (process.budget and process.rss > process.budget) else ""
+        parts.append((clean(process.name), f"{process.cpu_percent:.0f}% {data_size(process.rss)}", role))
+    return _row("processes", seen, parts)
