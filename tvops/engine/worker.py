@@ -30,6 +30,7 @@ from tvops.engine.socket_tuning import SocketOptions, unconnected_effects
 from tvops.engine.stack_tuning import Effect, StackTuning
 from tvops.engine.telemetry.logs import set_up_logging
 from tvops.engine.telemetry.service import TelemetryService
+from tvops.engine.telemetry.uptime import Past
 from tvops.errors import FencedError, HeldError, RefusedError, TvopsError, UnfitServerError, UsageError
 from tvops.settings import Settings
 
@@ -50,6 +51,7 @@ class Configuration(msgspec.Struct):
     settings: Settings
     urls: dict[str, str]
     tuning: StackTuning = StackTuning()
+    past: Past = Past()
 
 
 class Status(msgspec.Struct):
@@ -63,22 +65,31 @@ class Status(msgspec.Struct):
     effects: list[Effect] = []  # what it has in force of its profile; told once
 
 
-def build_services(name: str, settings: Settings, bus: Bus, options: SocketOptions) -> list[Service]:
-    """Make the services of the worker ``name``, in the order in which they start; ``options`` are its port's."""
+def build_services(name: str, settings: Settings, bus: Bus, options: SocketOptions, past: Past) -> list[Service]:
+    """Make the services of the worker ``name``, in the order in which they start.
+
+    Args:
+        name: engine or market.
+        settings: of the stack.
+        bus: its servers.
+        options: of the sockets of the worker's port.
+        past: of the processes before this one.
+    """
     table = load_instruments(Path(settings.instruments) if settings.instruments else None)
-    telemetry = TelemetryService(name, settings)
+    telemetry = TelemetryService(name, settings, bus, past)
+    stages = telemetry.stages
     if name == "engine":
         from tvops.engine.gateway.service import GatewayService
         from tvops.engine.ledger.service import EngineService
 
-        engine = EngineService(settings, bus, table)
+        engine = EngineService(settings, bus, table, stages)
         gateway = GatewayService(settings, bus, engine, options, telemetry)
-        telemetry.watch((engine, gateway))
+        telemetry.watch((engine, gateway), gateway.listed_sessions)
         return [engine, gateway, telemetry]
     from tvops.engine.market.price import PriceService, make_feed
     from tvops.engine.stream.service import StreamService
 
-    price = PriceService(settings, bus, table, make_feed(settings, table, bus))
+    price = PriceService(settings, bus, table, make_feed(settings, table, bus), stages)
     services: list[Service] = [price]
     if settings.feed == "sim":
         from tvops.engine.feeds.sim import SimService
@@ -88,8 +99,9 @@ def build_services(name: str, settings: Settings, bus: Bus, options: SocketOptio
         from tvops.engine.market.mirror import MirrorService
 
         services.append(MirrorService(settings, bus, table, price))
-    services.append(StreamService(settings, bus, table, tuple(services), options, telemetry))
-    telemetry.watch(services)
+    stream = StreamService(settings, bus, table, tuple(services), options, telemetry)
+    services.append(stream)
+    telemetry.watch(services, stream.listed_sessions)
     return [*services, telemetry]
 
 
@@ -154,7 +166,7 @@ async def serve(name: str, configuration: Configuration, tuned: list[Effect], co
     loop.add_signal_handler(signal.SIGINT, stop.set)
     watcher = asyncio.create_task(_watch_supervisor(stop))
     bus = await Bus.connect(settings, configuration.urls, SocketOptions("redis", sockets.get("redis")))
-    services = build_services(name, settings, bus, options)
+    services = build_services(name, settings, bus, options, configuration.past)
     started: list[Service] = []
     try:
         await asyncio.to_thread(_compile, services)
@@ -189,6 +201,8 @@ def _compile(services: list[Service]) -> None:
 
 def _start_over(name: str, configuration: Configuration) -> None:
     """Replace this process by one that finds every kernel in the cache: the compiler leaves 60 MB behind."""
+    if not configuration.past.restarts:  # what is compiled once is no part of a recovery
+        configuration.past = msgspec.structs.replace(configuration.past, begun=time.monotonic_ns())
     memory = os.memfd_create("configuration", 0)
     os.write(memory, msgspec.json.encode(configuration) + b"\n")
     os.lseek(memory, 0, os.SEEK_SET)

@@ -47,7 +47,7 @@ class Api:
         health: Report,
         stats: Callable[[], dict[str, Any]],
         metrics: Callable[[], bytes],
-        telemetry: Callable[[str], tuple[bytes, str]],
+        telemetry: Callable[[str, bool], tuple[bytes, str]],
     ) -> None:
         self._settings = settings
         self._engine = engine
@@ -197,7 +197,7 @@ class Api:
 
     def telemetry(self, call: Call) -> Answer:
         """Show the telemetry of this process."""
-        body, kind = self._telemetry(call.accept)
+        body, kind = self._telemetry(call.accept, call.principal is not None and call.principal.admin)
         return Answer(200, body, b"content-type: %b\r\n" % kind.encode())
 
     def openapi(self, call: Call) -> Answer:

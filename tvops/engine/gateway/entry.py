@@ -77,6 +77,7 @@ class _Ticket:
         try:
             if not len(events):
                 raise refuse("fate_unknown", FATE_UNKNOWN)
+            self.entry.written(self)
             answer = self.complete(event_rows(events))
         except ProblemError as error:
             answer = refusal_of(error)
@@ -102,6 +103,7 @@ class OrderEntry:
         self.timeouts = 0
         self.latency = Recorder()  # request received to reply written
         self.recent = Window(self.latency)  # the same, of late
+        self.durable_latency = Recorder()  # received to on disk
         self.engine_latency = Recorder()  # submitted to events: durable and matched
 
     @property
@@ -244,6 +246,10 @@ class OrderEntry:
 
         self._submit(packed, complete, received, done)
 
+    def written(self, ticket: _Ticket) -> None:
+        """Count a request whose commands are on disk; called while the sequencer answers them."""
+        self.durable_latency.record(self._engine.sequencer.durable_at - ticket.received)
+
     def finished(self, ticket: _Ticket) -> None:
         """Count an answered request, and forget those at the front that are answered."""
         now = time.monotonic_ns()
@@ -261,6 +267,7 @@ class OrderEntry:
             done, ticket.done = ticket.done, None
             if done is not None:
                 self.timeouts += 1
+                self.latency.record(now - ticket.received)
                 done(refusal(problem("fate_unknown", FATE_UNKNOWN)))
 
     def _admit(self, account: int, count: int) -> None:

@@ -24,6 +24,7 @@ from tvops.engine.gateway.server import Gateway, HttpServer
 from tvops.engine.gateway.sessions import Sessions
 from tvops.engine.services import Health, State
 from tvops.engine.socket_tuning import SocketOptions
+from tvops.engine.telemetry import document
 from tvops.engine.telemetry.service import TelemetryService
 from tvops.settings import Settings
 
@@ -103,6 +104,8 @@ class GatewayService:
         await self._server.start(settings)
         self._unsubscribe = engine.sequencer.subscribe(streams.publish)
         self._entry.open = True
+        self._telemetry.stages.adopt("gateway_to_durable", self._entry.durable_latency)
+        self._telemetry.stages.adopt("gateway_to_reply", self._entry.latency)
         self._state = "ok"
         create = asyncio.get_running_loop().create_task
         self._tasks = [create(self._sweep()), create(self._watch()), create(self._keys.keep_loaded())]
@@ -159,6 +162,10 @@ class GatewayService:
             "epoch": sessions.streams.epoch,
             **{f"engine.{name}": value for name, value in self._engine.stats().items()},
         }
+
+    def listed_sessions(self) -> list[document.Session]:
+        """Give the WebSocket sessions as telemetry lists them."""
+        return self._sessions.listed() if self._server is not None else []
 
     def _metrics(self) -> bytes:
         stages = {"receive_to_reply": self._entry.latency, "submit_to_reply": self._entry.engine_latency}

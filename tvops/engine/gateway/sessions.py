@@ -19,6 +19,7 @@ from tvops.engine.gateway.guard import Guard, Headers
 from tvops.engine.gateway.private import PrivateStreams
 from tvops.engine.gateway.problems import ProblemError, refuse
 from tvops.engine.gateway.requests import Identifier, reply
+from tvops.engine.telemetry import document
 
 if TYPE_CHECKING:
     from tvops.engine.gateway.requests import Request
@@ -44,7 +45,9 @@ class Session(WSListener):
         super().__init__()
         self._sessions = sessions
         self.principal = principal
+        self.number = sessions.numbers = sessions.numbers + 1
         self.opened = time.monotonic()
+        self.sent = 0  # messages
         self._transport: WSTransport | None = None
         self._fragments: list[bytes] = []
         self._size = 0
@@ -115,6 +118,7 @@ class Session(WSListener):
             return
         for message in messages:
             transport.send(_TEXT, message)
+        self.sent += len(messages)
         self._bound()
 
     def _bound(self) -> None:
@@ -124,6 +128,24 @@ class Session(WSListener):
         if transport.underlying_transport.get_write_buffer_size() > self._sessions.buffer_bytes:
             self._sessions.dropped += 1
             self.close(WSCloseCode.POLICY_VIOLATION, f"slow: {self._sessions.buffer_bytes >> 10} kB were not read")
+
+    def described(self, now: float) -> document.Session | None:
+        """Give what telemetry tells of the session at monotonic time ``now``; None where it has not begun."""
+        if self._transport is None:
+            return None
+        connection = self._transport.underlying_transport
+        peer = connection.get_extra_info("peername")
+        unsent = int(connection.get_write_buffer_size())
+        return document.Session(
+            id=self.number,
+            peer=f"{peer[0]}:{peer[1]}" if peer else "",
+            account=str(self.principal.account) if self.principal is not None else "",
+            seconds=round(now - self.opened, 1),
+            subscriptions=int(self._following),
+            messages=self.sent,
+            unsent=unsent,
+            slow=2 * unsent > self._sessions.buffer_bytes,
+        )
 
     def close(self, code: WSCloseCode, reason: str) -> None:
         """Tell the client why, and cut the connection when it has been read or two seconds later."""
@@ -263,6 +285,7 @@ class Sessions:
         self.guard, self.entry, self.streams = guard, entry, streams
         self.buffer_bytes = buffer_bytes
         self.open: set[Session] = set()
+        self.numbers = 0
         self.most = 0
         self.dropped = 0
         self.stopping = False
@@ -298,6 +321,11 @@ class Sessions:
             elif changed and principal.key_id and not self._keys.is_valid(principal.key_id):
                 session.close(WSCloseCode.POLICY_VIOLATION, "the API key was revoked")
         self.streams.forget_idle(now)
+
+    def listed(self) -> list[document.Session]:
+        """Give every session as telemetry lists it."""
+        now = time.monotonic()
+        return [listed for session in self.open if (listed := session.described(now)) is not None]
 
     def close_all(self) -> None:
         """Say goodbye to every session."""

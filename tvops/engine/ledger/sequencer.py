@@ -62,6 +62,7 @@ class Sequencer:
         self.durable = Recorder()  # submitted to written, per command
         self.matched = Recorder()  # written to matched
         self.answered = Recorder()  # submitted to answered
+        self.durable_at = 0  # ns, monotonic, when the batch that is answered now was on disk
         self._ledger = ledger
         self._state = state
         self._rows = np.zeros(max(capacity, MAX_BATCH), COMMAND)
@@ -193,7 +194,7 @@ class Sequencer:
     async def _append_and_apply(self, batch: NDArray[Any]) -> None:
         first = self._state.seq + 1
         await self._ledger.append(first, pack(batch, RecordType.COMMAND))
-        durable = time.perf_counter_ns()
+        durable = self.durable_at = time.perf_counter_ns()
         events = self._state.apply(batch)
         self.matched.record_times(time.perf_counter_ns() - durable, len(batch))
         self.batches += 1

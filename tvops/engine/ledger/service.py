@@ -33,6 +33,7 @@ from tvops.engine.matching.engine import Engine
 from tvops.engine.projections.orders import OrderTable
 from tvops.engine.records import COMMAND, FIRST_USER_ACCOUNT, EventKind, Reason
 from tvops.engine.services import Health, end_tasks
+from tvops.engine.telemetry.stages import Stages
 from tvops.errors import LedgerError, RefusedError
 from tvops.settings import Settings
 
@@ -51,13 +52,14 @@ class EngineService:
 
     name = "engine"
 
-    def __init__(self, settings: Settings, bus: Bus, table: InstrumentTable) -> None:
+    def __init__(self, settings: Settings, bus: Bus, table: InstrumentTable, stages: Stages | None = None) -> None:
         self.table = table
         self.ready = False
         self.engine: Engine
         self.orders: OrderTable
         self.sequencer: Sequencer
         self._settings = settings
+        self._stages = stages or Stages()
         self._bus = bus
         self._ledger = Ledger(bus.ledger)
         self._store = SnapshotStore(bus.ledger)
@@ -229,6 +231,8 @@ class EngineService:
         self._own = self._own_market(state)
         self._inbox = Inbox(bus.market, self.sequencer, min(1.0, settings.redis_socket_timeout / 2))
         self.sequencer.subscribe(self._publish)
+        self._stages.adopt("durable_to_matched", self.sequencer.matched)
+        self._stages.adopt("state_sync", self._order_state.latency)
 
     def _own_market(self, state: TradingState) -> OwnMarketPublisher:
         settings = self._settings

@@ -24,6 +24,7 @@ from tvops.engine.market.significance import TickFilter
 from tvops.engine.market.window import Windows
 from tvops.engine.records import RecordType
 from tvops.engine.services import Health
+from tvops.engine.telemetry.stages import Stages
 from tvops.errors import ServerError
 from tvops.settings import Settings
 
@@ -47,8 +48,10 @@ class PriceService:
 
     name = "price"
 
-    def __init__(self, settings: Settings, bus: Bus, table: InstrumentTable, feed: Feed) -> None:
-        """Publish ``feed`` to the market role of ``bus``."""
+    def __init__(
+        self, settings: Settings, bus: Bus, table: InstrumentTable, feed: Feed, stages: Stages | None = None
+    ) -> None:
+        """Publish ``feed`` to the market role of ``bus``; latencies go to ``stages``."""
         self.feed = feed
         self.books = Books(len(table))
         self._filter = TickFilter(np.array([i.significance for i in table.all], np.int64))
@@ -56,6 +59,8 @@ class PriceService:
         self._windows = Windows(np.array([i.depth for i in table.all], np.int64))
         writer = StreamWriter(bus.market, RTS_PREFIX, segment_span=settings.segment_seconds * 1_000_000)
         self.publisher = Publisher(writer, settings.batch_interval_ms, settings.max_batch_size)
+        if stages is not None:
+            stages.adopt("feed_to_publish", self.publisher.waiting)
         self._stats_interval = settings.stats_interval_seconds
         self._changed = np.zeros(len(table), np.bool_)
         self._reached = 0
@@ -157,12 +162,13 @@ class PriceService:
 
     def _take(self, batch: FeedBatch) -> None:
         """Bring everything up to date with a batch; the rows are published by the publisher's own pace."""
+        received = time.monotonic_ns()
         before = self.books.states == BookState.LIVE
         tops = self.books.apply(batch.depth)
         now = self.books.states == BookState.LIVE
         ticks = self._filter.select(batch.ticks, tops, batch.trades)
-        self._publish(RecordType.TRADE, batch.trades)
-        self._publish(RecordType.TICK, ticks)
+        self._publish(RecordType.TRADE, batch.trades, received)
+        self._publish(RecordType.TICK, ticks, received)
         self._depth += len(batch.depth)
         if (before != now).any():
             self._note_states(np.flatnonzero(before & ~now), np.flatnonzero(now & ~before), batch.time)
@@ -184,8 +190,8 @@ class PriceService:
     def _mark_stale(self, instruments: NDArray[np.int64], stale: bool, time_ns: int) -> None:
         self._publish(RecordType.TICK, self._filter.mark(instruments, stale, time_ns))
 
-    def _publish(self, record_type: RecordType, rows: NDArray[Any]) -> None:
-        self.publisher.add(record_type, rows)
+    def _publish(self, record_type: RecordType, rows: NDArray[Any], received: int | None = None) -> None:
+        self.publisher.add(record_type, rows, received)
         self._ticks += len(rows) if record_type == RecordType.TICK else 0
         self._trades += len(rows) if record_type == RecordType.TRADE else 0
 

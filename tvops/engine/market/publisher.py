@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from tvops.engine.bus.packing import pack
 from tvops.engine.bus.streams import Entry, StreamWriter
 from tvops.engine.records import DepthFlag, RecordType
+from tvops.engine.telemetry.recorder import Recorder
 
 MAX_PENDING = 16_384
 """Ticks and trades that wait while the server is away; further ones are dropped and counted."""
@@ -44,10 +45,12 @@ class Publisher:
         self.failures = 0  # failed attempts to write
         self.dropped = 0  # rows
         self.batches = 0  # round trips
+        self.waiting = Recorder()  # batches of ticks and trades: received to made an entry
         self._interval = interval_ms / 1000
         self._max_rows = max_rows
         self._pending: dict[RecordType, list[NDArray[Any]]] = {t: [] for t in RecordType}
         self._waiting = 0
+        self._received: list[int] = []  # monotonic ns, when what is pending came
         self._wake = asyncio.Event()
         self._last_id = 0
         self._recovered = False
@@ -60,8 +63,14 @@ class Publisher:
         """
         self._last_id = (await self.writer.last_id())[0]
 
-    def add(self, record_type: RecordType, rows: NDArray[Any]) -> None:
-        """Take rows, which belong to the publisher from now on."""
+    def add(self, record_type: RecordType, rows: NDArray[Any], received: int | None = None) -> None:
+        """Take rows, which belong to the publisher from now on.
+
+        Args:
+            record_type: of the rows.
+            rows: as they go to the stream.
+            received: when they came, monotonic ns; None: that is not measured.
+        """
         if not len(rows):
             return
         if record_type in _PACED:
@@ -69,6 +78,8 @@ class Publisher:
                 self.dropped += len(rows)
                 return
             self._waiting += len(rows)
+            if received is not None:
+                self._received.append(received)
             if self._waiting >= self._max_rows:
                 self._wake.set()
         self._pending[record_type].append(rows)
@@ -117,6 +128,9 @@ class Publisher:
     def _entries(self) -> Iterator[Entry]:
         """Take everything that is pending, as packed entries with rising ids."""
         self._waiting = 0
+        if self._received:
+            self.waiting.record_many(time.monotonic_ns() - np.array(self._received, np.int64))
+            self._received.clear()
         for record_type, gathered in self._pending.items():
             if not gathered:
                 continue

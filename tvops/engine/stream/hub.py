@@ -26,6 +26,7 @@ from tvops.engine.stream.protocol import (
     reply,
 )
 from tvops.engine.stream.sessions import CLOSE_SECONDS, Group, Keys, Session
+from tvops.engine.telemetry.recorder import Recorder
 
 AUTH_SECONDS = 5.0
 PING_SECONDS = 10.0
@@ -40,7 +41,14 @@ class Hub:
     """All sessions: who gets what, in which group, and how far behind anyone may fall."""
 
     def __init__(
-        self, intake: Intake, encoder: Encoder, catalogue: Catalogue, *, buffer_bytes: int, threshold: int
+        self,
+        intake: Intake,
+        encoder: Encoder,
+        catalogue: Catalogue,
+        *,
+        buffer_bytes: int,
+        threshold: int,
+        history_load: Recorder,
     ) -> None:
         """Serve what ``intake`` takes.
 
@@ -50,10 +58,12 @@ class Hub:
             catalogue: what can be asked for.
             buffer_bytes: unsent bytes over which a session is passed over.
             threshold: strikes after which it is closed.
+            history_load: how long subscriptions and resumptions take until all is handed to the socket.
         """
         self.intake, self.encoder, self.catalogue = intake, encoder, catalogue
         self.buffer_bytes, self.threshold = buffer_bytes, threshold
         self.keys: Keys | None = None
+        self._history_load = history_load
         self.sessions: dict[int, Session] = {}
         self.dropped = self.conflations = self.messages = 0
         self._numbers = 0
@@ -124,15 +134,18 @@ class Hub:
 
     def subscribe(self, session: Session, request: Subscribe) -> None:
         """Serve a subscription: the answer, the present state, then what follows."""
+        begun = time.monotonic_ns()
         topics = self.catalogue.topics(request)
         encoding, history = encoding_of(request), history_of(request, topics)
         self._enlist(session, topics, encoding)
         fields = described(request, [self.catalogue.symbol(topic) for topic in topics])
         session.send(reply("subscribed", request.id, **fields, epoch=self.encoder.epoch))
         self._tell(session, [self.intake.state(topic, history) for topic in topics], encoding)
+        self._history_load.record(time.monotonic_ns() - begun)
 
     def resume(self, session: Session, request: Resume) -> None:
         """Serve a resumption: what was missed where that is known, else the present state."""
+        begun = time.monotonic_ns()
         topics = self.catalogue.topics(request)
         encoding, history = encoding_of(request), history_of(request, topics)
         known = request.epoch == self.encoder.epoch
@@ -148,6 +161,7 @@ class Hub:
         self._enlist(session, topics, encoding)
         session.send(reply("resumed", request.id, **described(request, answers), epoch=self.encoder.epoch))
         self._tell(session, updates, encoding)
+        self._history_load.record(time.monotonic_ns() - begun)
 
     def unsubscribe(self, session: Session, request: Unsubscribe) -> None:
         """End subscriptions."""

@@ -27,13 +27,14 @@ from tvops.engine.services import Health, Service
 from tvops.engine.socket_tuning import SocketOptions
 from tvops.engine.stream.encoder import Encoder
 from tvops.engine.stream.figures import METRICS_TYPE, Figures
-from tvops.engine.stream.head import HttpError, Request
+from tvops.engine.stream.head import HttpError, Request, presented_key
 from tvops.engine.stream.history import Channel
 from tvops.engine.stream.http import Answer, Front, Route
 from tvops.engine.stream.hub import Hub
 from tvops.engine.stream.intake import Intake
 from tvops.engine.stream.protocol import Catalogue
 from tvops.engine.stream.sessions import Session
+from tvops.engine.telemetry import document
 from tvops.engine.telemetry.service import TelemetryService
 from tvops.errors import HeldError, UsageError
 from tvops.settings import Settings
@@ -74,6 +75,7 @@ class StreamService:
             telemetry: of this process, for `/telemetry`; by default one that only this service knows.
         """
         self._settings, self._bus = settings, bus
+        self._telemetry = telemetry or TelemetryService("market", settings)
         self._health_sources = tuple(health_sources)
         self.epoch = secrets.randbits(32) or 1
         self._intake = Intake(len(table))
@@ -87,7 +89,9 @@ class StreamService:
             self._catalogue,
             buffer_bytes=settings.session_buffer_kb * 1024,
             threshold=settings.slow_client_threshold,
+            history_load=self._telemetry.stages.add("history_load"),
         )
+        self._telemetry.stages.adopt("publish_to_send", self._figures.latencies)
         routes = {
             "/health": Route(self._answer_health, open=True),
             "/stats": Route(lambda _: _json(self.stats())),
@@ -96,12 +100,12 @@ class StreamService:
             "/metrics": Route(lambda _: Answer(self._figures.metrics(self.stats()), content_type=METRICS_TYPE)),
         }
         self._options = options or SocketOptions("stream")
-        self._telemetry = telemetry or TelemetryService("market", settings)
         self._front = Front(settings, routes, self._admits, self._open_session, self._options)
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._health = Health("starting", "has not read the market stream yet")
         self._process = psutil.Process()
+        self._keys: KeyRing | None = None
 
     @property
     def port(self) -> int:
@@ -121,7 +125,7 @@ class StreamService:
         if settings.keys_required:
             keys = KeyRing(self._bus.ledger)
             await keys.load()
-            self._hub.keys = keys
+            self._hub.keys = self._keys = keys
             self._tasks.append(loop.create_task(keys.keep_loaded()))
         try:
             self._server = await loop.create_server(
@@ -189,6 +193,11 @@ class StreamService:
         """Give one object per session."""
         now = self._hub.now()
         return [_described(session, now) for session in self._hub.sessions.values()]
+
+    def listed_sessions(self) -> list[document.Session]:
+        """Give the sessions as telemetry lists them."""
+        now = self._hub.now()
+        return [_listed(session, now) for session in self._hub.sessions.values()]
 
     def compile(self) -> None:
         """Have the kernels ready before the first record comes."""
@@ -279,6 +288,13 @@ class StreamService:
         keys = self._hub.keys
         return keys is None or (key is not None and keys.account(key) is not None)
 
+    def _admin(self, key: str | None) -> bool:
+        """Tell whether ``key``, which was let in, may see what is not for everybody."""
+        if self._keys is None:
+            return True
+        principal = self._keys.find(key or "")
+        return principal is not None and principal.admin
+
     def _open_session(self, peer: str, key: str | None) -> Session:
         if len(self._hub.sessions) >= self._settings.max_sessions:
             text = f"there are {self._settings.max_sessions} sessions already; try again later"
@@ -286,7 +302,9 @@ class StreamService:
         return self._hub.session(peer, key)
 
     def _answer_telemetry(self, request: Request) -> Answer:
-        body, kind = self._telemetry.encoded(request.headers.get("accept", ""))
+        body, kind = self._telemetry.encoded(
+            request.headers.get("accept", ""), self._admin(presented_key(request))
+        )
         return Answer(body, content_type=kind)
 
     def _answer_health(self, _: Request) -> Answer:
@@ -309,6 +327,22 @@ async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 def _json(value: Any) -> Answer:
     return Answer(msgspec.json.encode(value))
+
+
+def _listed(session: Session, now: float) -> document.Session:
+    keys = session.hub.keys
+    account = keys.account(session.key) if keys is not None and session.key is not None else None
+    return document.Session(
+        id=session.number,
+        peer=session.peer,
+        account="" if account is None else str(account),
+        seconds=round(now - session.opened, 1),
+        subscriptions=len(session.subscriptions),
+        messages=session.messages_sent,
+        unsent=session.unsent_bytes,
+        conflations=session.strikes,
+        slow=bool(session.paused_at),
+    )
 
 
 def _described(session: Session, now: float) -> dict[str, Any]:

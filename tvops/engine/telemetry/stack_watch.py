@@ -1,0 +1,56 @@
+"""What the worker that watches the whole stack looks at: its processes, its host, its servers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+from tvops.engine.bus.roles import Bus
+from tvops.engine.stack_tuning import settled
+from tvops.engine.telemetry.document import HostLoad, Process, Server
+from tvops.engine.telemetry.host_load import HostProbe
+from tvops.engine.telemetry.processes import ProcessProbe
+from tvops.engine.telemetry.servers import ServerProbe
+from tvops.engine.tuning_report import read_report
+from tvops.settings import Settings
+
+
+class StackWatch:
+    """The newest samples of everything that there is once in a stack."""
+
+    def __init__(self, name: str, settings: Settings, bus: Bus) -> None:
+        self.processes: tuple[Process, ...] = ()
+        self.host: HostLoad | None = None
+        self.servers: tuple[Server, ...] = ()
+        self.profile, self.knobs_in_force, self.knobs_left = settings.profile, 0, 0
+        self._data_path: Path = settings.data_path
+        self._process_probe = ProcessProbe(settings.data_path, name=name)
+        self._host_probe = HostProbe((settings.gateway_port, settings.market_port))
+        self._server_probe = ServerProbe(bus)
+
+    async def sample(self) -> None:
+        """Look at everything once; the reading of files goes on in a thread."""
+        _, self.servers = await asyncio.gather(asyncio.to_thread(self._read), self._server_probe.sample())
+
+    def _read(self) -> None:
+        self.processes = self._process_probe.sample()
+        self.host = self._host_probe.sample()
+        try:
+            report = read_report(self._data_path)
+        except OSError:
+            report = None
+        if report is not None:
+            self.profile = report.profile
+            in_force, left = settled(report.effects)
+            self.knobs_in_force, self.knobs_left = len(in_force), len(left)
+
+    def figures(self) -> Iterator[tuple[str, float]]:
+        """Give what the operators' metrics need of it, as far as it is known."""
+        if self.processes:
+            memory = sum(process.pss or process.rss for process in self.processes)
+            yield "stack.memory_mb", memory / 2**20
+            yield "stack.busiest_percent", max(process.cpu_percent for process in self.processes)
+        parts = [s.used / s.limit for s in self.servers if s.up and s.limit and s.policy == "noeviction"]
+        if parts:
+            yield "stack.redis_memory_percent", 100 * max(parts)
