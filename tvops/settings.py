@@ -97,7 +97,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     session_buffer_kb: Annotated[int, msgspec.Meta(ge=16, le=65_536)] = 1024  # kB that a session may hold unsent
     log_level: Literal["debug", "info", "warning", "error"] = "info"  # least important log lines to show
     targets: str = ""  # file of targets and limits that goes over the ones that ship; empty: none
-    targets: str = ""  # file of targets and limits that goes over the ones that ship; empty: none
     stats_interval_seconds: Seconds = 30.0  # how often the stream statistics are logged
 
     @property
