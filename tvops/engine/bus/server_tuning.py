@@ -21,7 +21,6 @@ _OURS = frozenset({
     "shutdown-timeout", "slaveof", "supervised", "syslog-enabled", "tls-port", "unixsocket", "unixsocketperm",
     "user",
 })  # fmt: skip
-_OF_PORTS = frozenset({"tcp-backlog"})
 _CONFIG_ERROR = re.compile(r"FATAL CONFIG FILE ERROR.*?^>>> '([\w-]+)", re.DOTALL | re.MULTILINE)
 _PLAIN = re.compile(r'[^\x00-\x1f\x7f"\'\\#]*')
 _CPU_KEYS = {
@@ -58,8 +57,6 @@ def part(
     for key, value in wishes.items():
         if defaults.get(key) == value:
             others.append(outcome("redis", key, role.name, wishes, value, None))
-        elif key in _OF_PORTS:
-            others.append(left_out(role, key, value, "left", "embedded servers listen on a unix socket only"))
         elif reason := objection(role, key, value):
             others.append(left_out(role, key, value, "refused", reason))
         else:
