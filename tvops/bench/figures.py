@@ -13,8 +13,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from tvops.bench.result import Operation
-from tvops.engine.telemetry.histogram import Histogram, percentiles
-from tvops.statistics import needed_samples
+from tvops.engine.telemetry.histogram import Histogram, percentiles, samples_needed
 
 Unit = Literal["ns", "1/s", "", "%"]
 
@@ -64,7 +63,7 @@ def latency(histogram: Histogram, name: str) -> float | None:
     if name == "max":
         return float(histogram.maximum) if total else None
     percent = PERCENTS[name]
-    if total < needed_samples(percent):
+    if total < samples_needed(percent):
         return None
     return float(percentiles(counts, [percent], histogram.maximum or None)[0])
 
@@ -85,9 +84,3 @@ def text_of(value: float | None, unit: Unit, signed: bool = False) -> str:
                 else f"{value / size:{sign}.0f} {name}"
             )
     return f"{value:{sign}.0f} ns"
-
-
-def parts_of(figure: str) -> tuple[str, str]:
-    """Give which of the three times a latency is, and which percentile of it."""
-    kind, _, name = figure.rpartition("_")
-    return kind or "response", name
