@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import ssl
 import time
 from collections.abc import Sequence
@@ -128,7 +130,7 @@ class _Endpoint:
         except ssl.SSLError as failure:
             error = f"TLS: {_plain(getattr(failure, 'verify_message', '') or failure.reason or 'failed')}"
         except OSError as failure:
-            error = _plain(failure.strerror or str(failure) or "the connection broke").lower()
+            error = _reason(failure)
         if error:
             self.disconnect()
         return Reading(self.url, telemetry, error, time.monotonic_ns(), self._connected)
@@ -214,6 +216,15 @@ def _decode(status: int, answer: _Answer) -> Telemetry:
     if telemetry.schema != SCHEMA:
         raise _ReadingError(f"tells telemetry of schema {telemetry.schema}, which this version cannot read")
     return telemetry
+
+
+def _reason(failure: OSError) -> str:
+    """Say why a connection failed: asyncio puts its own text in place of the system's."""
+    if isinstance(failure, socket.gaierror):
+        return "there is no such host"
+    if failure.errno:
+        return os.strerror(failure.errno).lower()
+    return "connection refused" if "refused" in str(failure).lower() else "cannot be reached"
 
 
 def _plain(text: str) -> str:
