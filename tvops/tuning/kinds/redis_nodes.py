@@ -127,11 +127,16 @@ class Node:
         return False
 
     def cluster_nodes(self) -> list[Node]:
-        """Give every node of its cluster, with the credentials of this one; raise NoAnswerError, DeniedError."""
+        """Give every node of its cluster, with the credentials of this one, in the order of their addresses.
+
+        Raises:
+            NoAnswerError, DeniedError.
+        """
         answer = self.link.call("CLUSTER", "NODES")
         if not isinstance(answer, str):
             raise self.link.lost(NOT_REDIS)
-        return [self._neighbour(line.split()) for line in answer.splitlines() if len(line.split()) >= 8]
+        nodes = [self._neighbour(line.split()) for line in answer.splitlines() if len(line.split()) >= 8]
+        return sorted(nodes, key=lambda node: node.address)
 
     def _ask(self, *words: str) -> Any:
         """Give an answer, or None where the server or a right of its user stands against the question."""
