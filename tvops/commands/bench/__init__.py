@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from tvops.commands.bench import loading
+from tvops.commands.bench import comparing, experimenting, loading
 
-SUBCOMMANDS = (loading,)
+SUBCOMMANDS = (loading, comparing, experimenting)
 """The modules of this package whose `app` holds subcommands."""
 
 app = typer.Typer(no_args_is_help=True)

@@ -1,0 +1,79 @@
+"""`tvops bench compare`, `results` and `report`: what is done with saved results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+app = typer.Typer()
+
+FAILED = 3
+VOID = 4
+
+A_AND_B = "A name given to --save, or a file."
+
+
+@app.command()
+def compare(
+    a: str = typer.Argument(help=A_AND_B),
+    b: str = typer.Argument(help=A_AND_B),
+    fail_if: list[str] | None = typer.Option(
+        None, "--fail-if", metavar="CONDITION",
+        help="'p99>+5%', 'rest_orders.new.p50>+0.2ms', 'errors>0', 'rate<-2%'; again for more.",
+    ),
+    html: Path | None = typer.Option(None, help="Write a report that opens in any browser."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> int:  # fmt: skip
+    """Compare two saved runs, figure by figure.
+
+    Exit code: 0 compared; 2 usage; 3 a condition of --fail-if is met; 4 a run is void and is not compared.
+    """
+    import msgspec
+
+    from tvops.bench.compare import compare as compared_runs
+    from tvops.bench.compare_text import compared_text
+    from tvops.bench.conditions import parse_condition
+    from tvops.bench.result import load_result
+
+    conditions = [parse_condition(text) for text in fail_if or ()]
+    results = load_result(a), load_result(b)
+    for name, result in zip((a, b), results, strict=True):
+        if result.void:
+            typer.echo(f"tvops: {name}: is void and compares with nothing: {result.void}", err=True)
+            return VOID
+    compared = compared_runs(*results, sources=(a, b), conditions=conditions)
+    if html is not None:
+        from tvops.bench.page import write_page
+        from tvops.bench.report import compare_page
+
+        write_page(html, compare_page(compared, *results))
+    typer.echo(msgspec.json.encode(compared).decode() if as_json else compared_text(compared))
+    return FAILED if compared.failed else 0
+
+
+@app.command()
+def results(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> int:
+    """List the saved results, the newest first."""
+    import msgspec
+
+    from tvops.bench.compare_text import saved_text
+    from tvops.bench.store import saved_results
+
+    saved = saved_results()
+    typer.echo(msgspec.json.encode(saved).decode() if as_json else saved_text(saved))
+    return 0
+
+
+@app.command()
+def report(
+    result: str = typer.Argument(help=A_AND_B),
+    html: Path = typer.Argument(help="File to write."),
+) -> int:
+    """Write a saved result as one HTML file, with percentile plots, that needs nothing from elsewhere."""
+    from tvops.bench.page import write_page
+    from tvops.bench.report import run_page
+    from tvops.bench.result import load_result
+
+    write_page(html, run_page(load_result(result)))
+    return 0
