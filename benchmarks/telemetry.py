@@ -180,7 +180,7 @@ async def time_service(arguments: argparse.Namespace) -> list[tuple[bool, float,
             bus = await Bus.connect(settings, urls)
             order = [False, *([True, False, False, True] * arguments.pairs)[: 2 * arguments.pairs]]
             length = len(order) * (arguments.seconds + 1) + 5
-            load = asyncio.create_task(publish(bus, arguments.rate, arguments.batch, length))
+            load = asyncio.create_task(tick(bus, arguments, length))
             windows = []
             for on in order:
                 ours.send((on, arguments.seconds))
@@ -193,6 +193,11 @@ async def time_service(arguments: argparse.Namespace) -> list[tuple[bool, float,
         finally:
             await servers.stop()
     return windows[1:]  # the first one warms up
+
+
+async def tick(bus: Bus, arguments: argparse.Namespace, seconds: float) -> None:
+    """Publish ticks."""
+    await publish(bus, arguments.rate, arguments.batch, seconds)
 
 
 def show_service(arguments: argparse.Namespace) -> None:
