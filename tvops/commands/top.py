@@ -62,7 +62,7 @@ def top(
     stacks = find_stacks(addresses or [], gateway, market, settings.gateway_port, settings.market_port)
     if once or as_json or as_csv:
         return _print(stacks, played, before, "once" if once else "json" if as_json else "csv", count, seconds)
-    if not sys.stdin.isatty() or not sys.stdout.isatty():
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):  # it is drawn on stderr
         raise UsageError("top needs a terminal; without one use --once, --json or --csv")
     return _watch(stacks, played, before, hertz, record, theme)
 
@@ -127,7 +127,7 @@ def _watch(stacks: tuple, played: Replay | None, before: Baseline | None, hertz:
         writer.close()
     if screen.return_code:
         raise TvopsError("top has ended because of a fault of its own")
-    print_lines(screen.last_lines, screen.role_styles)
+    print_lines(screen.last_lines[:-1], screen.role_styles)  # without the line of keys
     return 0
 
 

@@ -35,7 +35,7 @@ class Desk:
         self.view: View = VIEWS[0]
         self.stack = 0
         self.window = WINDOWS[1]
-        self.zoom = ZOOMS[1]
+        self.zoom = ZOOMS[0]
         self.pan = 0.0
         self.paused = False
         self.recording = ""

@@ -28,6 +28,13 @@ LEAST = (60, 12)
 CONNECTIONS = {"live": ("●", "ok"), "stale": ("◌", "warn"), "lost": ("✕", "breach"), "connecting": ("◌", "dim")}
 
 
+KEYS = (
+    ("/", "filter", "press slash"), ("o", "sort", "press o"), ("f", "freeze", "press f"), ("p", "pause", "press p"),
+    ("r", "reset", "press r"), ("w", "window", "press w"), ("?", "help", "press question_mark"),
+    ("q", "quit", "press q"), ("b", "baseline", "press b"), ("c", "columns", "press c"),
+)  # fmt: skip
+
+
 class Status(msgspec.Struct, frozen=True):
     """What the frame around a view tells."""
 
@@ -80,13 +87,12 @@ def _connection(seen: Seen, ascii_only: bool) -> list[Span]:
 
 
 def _tabs(scene: Scene, status: Status, width: int) -> Line:
+    gap = " " if width >= 100 else ""
     spans: list[Span] = [Span(" ")]
-    short = width < 16 * len(VIEWS) - 50
     for view in VIEWS:
-        here = view is status.view
-        name = view.name if here or not short else view.name[:5]
-        text = f" {view.letter} {name} "
-        spans.append(Span(text, "tab" if here else "dim", f"view {view.name}"))
+        here, action = view is status.view, f"view {view.name}"
+        spans += [Span(f"{gap}{view.letter}", "tab" if here else "key", action)]
+        spans += [Span(f"{gap}{view.name}{gap}", "tab" if here else "dim", action), Span(" ")]
     return cut(tuple(spans), width)
 
 
@@ -112,9 +118,10 @@ def _worst(seen: Sequence[Seen]) -> tuple[str, str]:
 def _keys(scene: Scene, status: Status, width: int) -> Line:
     if status.message:
         return cut((Span(f" {clean(status.message)}", "message"),), width)
-    keys = [("/", "filter", "press slash"), ("o", "sort", "press o"), ("f", "freeze", "press f"), ("p", "pause", "press p"), ("r", "reset", "press r"), ("w", "window", "press w"), ("b", "baseline", "press b"), ("c", "columns", "press c"), ("?", "help", "press question_mark"), ("q", "quit", "press q")]
     spans: list[Span] = [Span(" ")]
-    for key, text, action in keys:
+    for key, text, action in KEYS:
+        if sum(len(span.text) for span in spans) + len(key) + len(text) + 3 > width:
+            break
         spans += [Span(key, "key", action), Span(f" {text}  ", "dim", action)]
     window = f"window {span_of(scene.window)}" if scene.window else "since reset"
     notes = [f"filter {scene.choice.pattern}"] if scene.choice.pattern else []

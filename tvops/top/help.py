@@ -17,7 +17,7 @@ KEYS = """\
  o …     sort by a column (its letter); again: turn, off
  c …     show or hide columns; kept for the next time
  f       freeze: show this moment, collect on
- p Space pause: poll no more       r           reset: count from here
+ p Space pause: poll no more       r           reset: count anew
  w       window of percentiles: 1 s, 10 s, 1 min, 5 min, all
  b       baseline: compare with this moment; again: no more
  + -     zoom of the history       h l ← →     move it

@@ -13,6 +13,8 @@ from tvops.engine.telemetry.histogram import HIGHEST_OF, Counts, Histogram, empt
 
 BIN_NS: Final = 1_000_000_000
 KEPT_BINS: Final = 3600
+_NOWHERE: Final = np.zeros(0, np.intp)
+_NOTHING: Final = np.zeros(0, np.int64)
 
 
 class Bin(NamedTuple):
@@ -38,6 +40,7 @@ class StageHistory:
         self.bins: deque[Bin] = deque(maxlen=KEPT_BINS)
         self.maximum = 0
         self.negative = 0
+        self._packed: Histogram | None = None
         self._last: Counts | None = None
         self._time = 0
         self._open = False
@@ -53,8 +56,12 @@ class StageHistory:
         What had been counted before the first document is not of this history. Counts that went down are of
         another process, which has counted from zero.
         """
+        if histogram == self._packed:
+            begin, self._time = self._time, time
+            self._append(Bin(begin, time, _NOWHERE, _NOTHING))
+            return
         counts = histogram.unpack()
-        self.maximum, self.negative = histogram.maximum, histogram.negative
+        self._packed, self.maximum, self.negative = histogram, histogram.maximum, histogram.negative
         if self._last is None:
             self._last, self._time = counts, time
             return
@@ -68,7 +75,7 @@ class StageHistory:
 
     def restarted(self, time: int) -> None:
         """Count from zero: the process is another one since ``time``."""
-        self._last, self._time = empty(), time
+        self._packed, self._last, self._time = None, empty(), time
         self._open = False
 
     def close_bin(self) -> None:
@@ -118,6 +125,9 @@ class StageHistory:
     def _append(self, new: Bin) -> None:
         if self._open and self.bins and new.end - self.bins[-1].begin <= BIN_NS:
             last = self.bins.pop()
+            if not len(new.where):
+                self.bins.append(last._replace(end=new.end))
+                return
             where = np.union1d(last.where, new.where)
             counts = np.zeros(len(where), np.int64)
             counts[np.searchsorted(where, last.where)] += last.counts

@@ -146,13 +146,11 @@ def data_size(count: float | None) -> str:
 def span_of(seconds: float) -> str:
     """Give a length of time: 12 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
     whole = int(max(0, seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+    for size, unit, smaller, name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {unit} {rest} {name}" if rest else f"{whole // size} {unit}"
+    return f"{whole} s"
 
 
 def clean(text: str) -> str:

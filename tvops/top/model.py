@@ -203,13 +203,17 @@ class Model:
 
 
 def metrics_of(seen: tuple[Seen, ...]) -> list[tuple[Seen, Metric]]:
-    """Give the metrics of a stack: each once, from where there are data of it."""
+    """Give the metrics of a stack: each once, where several processes measure it the worst of them."""
     rows: dict[str, tuple[Seen, Metric]] = {}
     for endpoint in seen:
         for metric in endpoint.document.metrics if endpoint.document else ():
-            if metric.name not in rows or rows[metric.name][1].value is None:
+            if metric.name not in rows or _badness(metric) > _badness(rows[metric.name][1]):
                 rows[metric.name] = (endpoint, metric)
     return list(rows.values())
+
+
+def _badness(metric: Metric) -> tuple[int, float]:
+    return ("no data", "ok", "warn", "breach").index(metric.state), metric.value or 0.0
 
 
 def stages_of(seen: tuple[Seen, ...]) -> list[tuple[Seen, str, StageHistory]]:

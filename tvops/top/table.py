@@ -59,8 +59,10 @@ def matcher(pattern: str) -> Callable[[str], bool]:
 
 def arrange(columns: Sequence[Column[Row]], rows: Sequence[Row], choice: Choice) -> list[Row]:
     """Give the rows that the filter lets through, in the order that was chosen."""
-    keep = matcher(choice.pattern)
-    kept = [row for row in rows if keep(" ".join(_text(column.text(row)) for column in columns))]
+    kept = list(rows)
+    if choice.pattern:
+        keep = matcher(choice.pattern)
+        kept = [row for row in rows if keep(" ".join(_text(column.text(row)) for column in columns))]
     by = next((column for column in columns if column.key == choice.sort), None)
     if by is None or by.order is None:
         return kept

@@ -49,6 +49,6 @@ def _port(seen: Seen) -> list[Line]:
 
 def _knobs(in_force: int, left: int, faded: str) -> tuple[Span, ...]:
     if not in_force and not left:
-        return (Span("  no knobs in force", "dim"),)
-    differs = Span(f"   {left} not as the profile says: see tvops tune verify", faded or "warn") if left else Span("   nothing differs", faded or "ok")
+        return ()
+    differs = Span(f"   {left} left out", faded or "warn") if left else Span("   none left out", faded or "ok")
     return (Span(f"   {in_force} knobs in force", faded), differs)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tvops.engine.telemetry.histogram import HIGHEST_OF, Counts, percentiles
+from tvops.engine.telemetry.histogram import HIGHEST_OF, Counts, lowest_of, percentiles
 from tvops.top.charts import LABEL, Plot, bars
 from tvops.top.lines import Line, Span, beside, clean, duration, number, span_of, title
 from tvops.top.scene import Scene
@@ -58,11 +58,13 @@ def _charts(scene: Scene, row: StageRow, width: int, height: int) -> list[Line]:
 def _histogram(counts: Counts, width: int, height: int, ascii_only: bool) -> list[Line]:
     """Give how many samples there are of each length; the scale is logarithmic, each column as wide as the others."""
     where = np.flatnonzero(counts)
-    low = math.log10(max(1, int(HIGHEST_OF[where[0]])))
+    low = math.log10(max(1, lowest_of(int(where[0]))))
     high = max(math.log10(max(1, int(HIGHEST_OF[where[-1]]))), low + 0.3)
     inner = width - 2
-    places = (np.log10(np.maximum(HIGHEST_OF[where], 1)) - low) / (high - low) * (inner - 1)
-    heights = np.bincount(np.rint(places).astype(np.int64), counts[where].astype(np.float64), inner)
+    # A bucket that a column's edge cuts counts on both sides, by its share: else columns would differ for no reason.
+    cumulated = np.interp(np.logspace(low, high, inner + 1), HIGHEST_OF + 1, np.cumsum(counts))
+    heights = np.diff(cumulated, prepend=0.0)[1:]
+    heights[0] += cumulated[0]
     lines: list[Line] = [title("histogram", width, f"n {number(int(counts.sum()))}")]
     lines += [(Span(" "), Span(text, "bar")) for text in bars(heights.tolist(), height - 2, ascii_only)]
     lines.append((Span(_scale(low, high, inner), "dim"),))
@@ -94,10 +96,6 @@ def _curve(row: StageRow, before: Counts | None, width: int, height: int, ascii_
         place = round(-math.log10(1 - part) / nines * (inner - 1)) if part else 0
         if place + len(text) <= inner and "".join(marks[max(0, place - 1) : place + len(text)]).strip() == "":
             marks[place : place + len(text)] = list(text)
-    note = "percentile" + (f", dim: {scene_name(before)}" if was else "")
+    note = "percentile, dim: baseline" if was else "percentile"
     return [title(clean(row.name), width, note), *plot.lines(), (Span(" " * LABEL + "".join(marks), "dim"),)]
 
-
-def scene_name(before: Counts | None) -> str:
-    """Give how the baseline is called below the curve."""
-    return "baseline" if before is not None else ""

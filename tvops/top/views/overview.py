@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tvops.engine.telemetry.document import Metric
-from tvops.top.lines import DASH, Line, Span, clean, cut, data_size, number, spark, title
+from tvops.top.lines import DASH, Line, Span, clean, cut, data_size, number, span_of, spark, title
 from tvops.top.model import Seen, jitter, metrics_of
 from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, columns_for, head
@@ -14,7 +14,11 @@ from tvops.top.views.resources import process_lines, server_lines, stage_lines
 Row = tuple[Seen, Metric]
 STATES = {"ok": ("● ok", "ok"), "warn": ("▲ WARN", "warn"), "breach": ("■ BREACH", "breach"), "no data": ("  no data", "dim")}
 RANKS = {"breach": 0, "warn": 1, "no data": 2, "ok": 3}
+HEALTH = {"ok": "ok", "degraded": "warn", "failed": "breach"}
+UNITS = {"1/s": "/s"}
 LABEL = 11
+LEAST_DETAILS = 6
+"""Lines below which no table of details can stand."""
 
 
 def state_span(state: str) -> Span:
@@ -27,11 +31,11 @@ class Overview:
 
     name, letter = "overview", "1"
     columns: tuple[Column[Any], ...] = (
-        Column("name", "n", "target", 26, lambda row: clean(row[1].name.removeprefix("tv_")), lambda row: row[1].name, right=False),
+        Column("name", "n", "metric", 26, lambda row: clean(row[1].name.removeprefix("tv_")), lambda row: row[1].name, right=False),
         Column("state", "s", "state", 9, lambda row: state_span(row[1].state), lambda row: RANKS.get(row[1].state, 4), right=False),
         Column("value", "v", "value", 7, lambda row: number(row[1].value), lambda row: row[1].value),
-        Column("unit", "u", "", 8, lambda row: clean(row[1].unit), None, right=False, rank=1),
-        Column("aim", "a", "aim", 6, lambda row: number(row[1].target), lambda row: row[1].target, rank=2),
+        Column("unit", "u", "", 8, lambda row: Span(_unit(row[1]), "dim"), None, right=False, rank=1),
+        Column("target", "a", "target", 6, lambda row: number(row[1].target), lambda row: row[1].target, rank=2),
         Column("limit", "l", "limit", 6, lambda row: number(row[1].limit), lambda row: row[1].limit, rank=7),
         Column("p50", "5", "p50", 7, lambda row: number(row[1].p50), lambda row: row[1].p50, rank=4),
         Column("p99", "9", "p99", 7, lambda row: number(row[1].p99), lambda row: row[1].p99, rank=2),
@@ -48,9 +52,9 @@ class Overview:
     def draw(self, scene: Scene, width: int, height: int) -> list[Line]:
         """Give the targets table, then as much of the rest as there is room for."""
         rows = self._rows(scene)
-        columns = columns_for(self._columns(scene), width - 2, scene.choice.hidden)
+        columns = self._columns(scene, width)
         lines = [head(columns, scene.choice)]
-        rest = self._rest(scene, width)
+        rest = self._rest(scene, rows, width)
         room = max(3, height - len(lines) - len(rest))
         lines += body(columns, rows, min(room, len(rows)), scene.choice, lambda row: not row[0].fresh)
         if not rows:
@@ -59,20 +63,25 @@ class Overview:
         lines += self._details(scene, width, height - len(lines))
         return lines[:height]
 
-    def _columns(self, scene: Scene) -> list[Column[Row]]:
+    def _columns(self, scene: Scene, width: int) -> list[Column[Row]]:
         columns: list[Column[Row]] = list(self.columns)
         if scene.baseline is not None:
             before = scene.baseline
             columns.insert(5, Column("was", "w", "was", 7, lambda row: Span(number(before.figure(row[1].name, "value")), "before"), None))
             columns.insert(6, Column("delta", "d", "change", 8, lambda row: _change(before.figure(row[1].name, "value"), row[1].value), None))
-        columns.append(Column("trend", "t", "trend", 0, lambda row: Span(_trend(row, scene.ascii_only), "bar"), None, rank=3))
-        return columns
+        columns.append(Column("trend", "t", "trend", 0, lambda row: "", None, rank=3))
+        shown = columns_for(columns, width - 2, scene.choice.hidden)
+        if shown[-1].key == "trend":
+            room = shown[-1].width
+            shown[-1] = shown[-1]._replace(text=lambda row: Span(_trend(row, room, scene.ascii_only), "bar"))
+        return shown
 
     def _rows(self, scene: Scene) -> list[Row]:
         return arrange(self.columns, metrics_of(scene.seen), scene.choice)
 
-    def _rest(self, scene: Scene, width: int) -> list[Line]:
-        lines: list[Line] = [()]
+    def _rest(self, scene: Scene, rows: list[Row], width: int) -> list[Line]:
+        lines = [_about(rows, scene.choice.cursor)]
+        lines += _unwell(scene)
         lines += [_feed(scene), _streams(scene), _orders(scene), _servers(scene), _cores(scene), _processes(scene, width)]
         return [cut(line, width) for line in lines]
 
@@ -80,10 +89,26 @@ class Overview:
         """Give stages, processes and servers one by one, where the terminal is high enough."""
         lines: list[Line] = []
         for name, make in (("stages", stage_lines), ("processes", process_lines), ("servers", server_lines)):
+            if height - len(lines) < LEAST_DETAILS:
+                break
             made = make(scene, width)
             if len(made) > 1 and len(lines) + len(made) + 2 <= height:
                 lines += [(), title(name, width), *made]
         return lines
+
+
+def _unit(metric: Metric) -> str:
+    return "" if metric.value is None else UNITS.get(metric.unit, clean(metric.unit))
+
+
+def _about(rows: list[Row], cursor: int) -> Line:
+    """Give what the metric at the cursor is, and since when it is so."""
+    if not rows:
+        return ()
+    seen, metric = rows[max(0, min(cursor, len(rows) - 1))]
+    since = f"{metric.state} for {span_of((seen.until - metric.since) / 1e9)}"
+    parts = [part for part in (since, clean(metric.detail), clean(metric.text)) if part]
+    return (Span(f"   {'; '.join(parts)}", "dim"),)
 
 
 def _change(before: float | None, now: float | None) -> Span:
@@ -94,9 +119,10 @@ def _change(before: float | None, now: float | None) -> Span:
     return Span(f"{(now / before - 1) * 100:+.1f} %")
 
 
-def _trend(row: Row, ascii_only: bool) -> str:
+def _trend(row: Row, width: int, ascii_only: bool) -> str:
     seen, metric = row
-    return spark(seen.source.trend(f"metric.{metric.name}", seen.until, 40), 40, ascii_only)
+    values = seen.source.trend(f"metric.{metric.name}", seen.until, width)
+    return spark(values, width, ascii_only, max([metric.limit, *values]))  # a full bar is the limit
 
 
 def _label(text: str, seen: Seen | None) -> list[Span]:
@@ -108,7 +134,7 @@ def _row(label: str, seen: Seen | None, parts: list[tuple[str, str, str]]) -> Li
     spans = _label(label, seen)
     for text, figure, role in parts if seen else ():
         faded = "dim" if seen and not seen.fresh else ""
-        spans += [Span(f"{text} ", "dim"), Span(figure, faded or role), Span("  ")]
+        spans += [Span(f"{text} " if text else "", "dim"), Span(figure, faded or role), Span("  ")]
     return tuple(spans)
 
 
@@ -125,18 +151,28 @@ def _worry(value: float | None) -> str:
     return "warn" if value else ""
 
 
+def _unwell(scene: Scene) -> list[Line]:
+    """Give the services that are not well, if there are any."""
+    return [
+        _row("service", seen, [("", clean(name), ""), ("", clean(state).upper(), HEALTH.get(state, "")), (clean(detail), "", "")])
+        for seen in scene.seen
+        for name, (state, detail) in (seen.document.health.items() if seen.document else ())
+        if state != "ok"
+    ]
+
+
 def _feed(scene: Scene) -> Line:
     seen = scene.process("price", "stream")
     if seen is None or seen.document is None:
         return _row("feed", None, [])
     state, detail = seen.document.health.get("price", ("", ""))
     gaps = _figure(seen, "stream", "gaps")
-    parts = [
+    return _row("feed", seen, [
         ("ticks/s", number(_figure(seen, "stream", "ticks_per_s")), ""),
         ("gaps", number(gaps), _worry(gaps)),
-        ("", clean(f"{state} {detail}".strip()) or DASH, {"ok": "ok", "degraded": "warn", "failed": "breach"}.get(state, "")),
-    ]
-    return _row("feed", seen, parts)
+        ("state", clean(state) or DASH, HEALTH.get(state, "")),
+        (clean(detail), "", ""),
+    ])  # fmt: skip
 
 
 def _streams(scene: Scene) -> Line:
@@ -189,7 +225,7 @@ def _cores(scene: Scene) -> Line:
     return _row("cores", seen, [
         ("busy", shown, ""),
         ("steal", f"{host.steal_percent:.1f}%", "warn" if host.steal_percent >= 5 else ""),
-        ("load", number(host.load), ""),
+        ("load", f"{host.load:.2f}", ""),
         ("memory", f"{data_size(host.memory - host.available)} of {data_size(host.memory)}", ""),
     ])  # fmt: skip
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tvops.engine.telemetry.document import Server
-from tvops.top.lines import Line, Span, clean, data_size, gauge, title
+from tvops.top.lines import Line, Span, clean, data_size, duration, gauge, number, title
 from tvops.top.model import Seen
 from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, columns_for, head
 from tvops.top.views.resources import SERVER_COLUMNS, stage_rows
-from tvops.top.lines import duration, number
 
 SLOW_SHOWN = 12
 
@@ -48,6 +47,8 @@ def _servers(scene: Scene) -> list[tuple[Seen, Server]]:
 
 def _memory(server: Server, width: int, scene: Scene, stale: bool) -> Line:
     label = Span(f"  {clean(server.role):<10}", "head")
+    if not server.up:
+        return (label, Span("DOWN", "breach"))
     if not server.limit:
         return (label, Span(f"{data_size(server.used)}, no limit", "dim"))
     share = server.used / server.limit

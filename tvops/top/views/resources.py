@@ -86,7 +86,7 @@ PROCESS_COLUMNS: tuple[Column[Process], ...] = (
     Column("rss", "m", "rss", 8, lambda row: Span(data_size(row.rss), "warn" if row.budget and row.rss > row.budget else ""), lambda row: row.rss),
     Column("pss", "s", "pss", 8, lambda row: data_size(row.pss or None), lambda row: row.pss, rank=2),
     Column("budget", "b", "budget", 8, lambda row: data_size(row.budget or None), lambda row: row.budget, rank=2),
-    Column("growth", "g", "growth", 11, lambda row: _growth(row), lambda row: row.slope, rank=1),
+    Column("growth", "g", "growth", 15, lambda row: _growth(row), lambda row: row.slope, rank=1),
     Column("threads", "t", "threads", 7, lambda row: str(row.threads), lambda row: row.threads, rank=4),
     Column("fds", "f", "files", 6, lambda row: str(row.descriptors), lambda row: row.descriptors, rank=3),
     Column("switches", "w", "forced sw.", 10, lambda row: number(row.involuntary_switches), lambda row: row.involuntary_switches, rank=4),
@@ -105,21 +105,25 @@ def _growth(process: Process) -> Span:
 SERVER_COLUMNS: tuple[Column[Server], ...] = (
     Column("role", "n", "server", 10, lambda row: clean(row.role), lambda row: row.role, right=False),
     Column("up", "s", "state", 6, lambda row: Span("up", "ok") if row.up else Span("DOWN", "breach"), lambda row: row.up, right=False),
-    Column("used", "m", "memory", 8, lambda row: data_size(row.used), lambda row: row.used),
+    Column("used", "m", "memory", 8, lambda row: _if_up(row, data_size(row.used)), lambda row: row.used),
     Column("limit", "l", "of", 8, lambda row: data_size(row.limit) if row.limit else "no limit", lambda row: row.limit),
     Column("share", "h", "", 5, lambda row: _share(row), lambda row: row.used / row.limit if row.limit else None),
-    Column("commands", "c", "cmd/s", 7, lambda row: number(row.commands), lambda row: row.commands),
-    Column("clients", "k", "clients", 7, lambda row: number(row.clients), lambda row: row.clients, rank=2),
-    Column("evicted", "e", "evicted", 7, lambda row: Span(number(row.evicted), "warn" if row.evicted else ""), lambda row: row.evicted, rank=1),
-    Column("expired", "x", "expired", 7, lambda row: number(row.expired), lambda row: row.expired, rank=3),
+    Column("commands", "c", "cmd/s", 7, lambda row: _if_up(row, number(row.commands)), lambda row: row.commands),
+    Column("clients", "k", "clients", 7, lambda row: _if_up(row, number(row.clients)), lambda row: row.clients, rank=2),
+    Column("evicted", "e", "evicted", 7, lambda row: Span(_if_up(row, number(row.evicted)), "warn" if row.evicted else ""), lambda row: row.evicted, rank=1),
+    Column("expired", "x", "expired", 7, lambda row: _if_up(row, number(row.expired)), lambda row: row.expired, rank=3),
     Column("uptime", "u", "up for", 14, lambda row: span_of(row.uptime) if row.up else DASH, lambda row: row.uptime, rank=4),
     Column("policy", "p", "eviction", 14, lambda row: Span(clean(row.policy) or DASH, "dim"), lambda row: row.policy, right=False, rank=4),
     Column("address", "a", "address", 0, lambda row: Span(clean(row.address), "dim"), None, right=False, rank=5),
 )  # fmt: skip
 
 
+def _if_up(server: Server, text: str) -> str:
+    return text if server.up else DASH
+
+
 def _share(server: Server) -> Span:
-    if not server.limit:
+    if not server.limit or not server.up:
         return Span(DASH, "dim")
     share = server.used / server.limit
     return Span(f"{share:.0%}", "breach" if share >= 0.9 else "warn" if share >= 0.7 else "")
