@@ -147,7 +147,7 @@ def figures(supervisor: Supervisor) -> dict[str, Any]:
         "order_p99_ms": figure("gateway", "reply_p99_ms"),
         "tick_p99_ms": figure("stream", "latency_p99_ms"),
         "memory_mb": round(supervisor.memory_bytes() / 1e6, 1),
-        "restarts": sum(worker.restarts for worker in supervisor.workers),
+        "restarts": sum(worker.past.restarts for worker in supervisor.workers),
         "services": services,
     }
 
