@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +20,13 @@ from tests.test_tune_command import Tune, profile
 from tests.test_tune_command import root as root
 from tests.test_tune_command import tune as tune
 from tvops.cli import run
+from tvops.cpu_lists import parse_cpus
 from tvops.errors import JournalError
 from tvops.tuning.journal import StateDirectory
+from tvops.tuning.kinds.redis_facts import server_facts
+from tvops.tuning.kinds.redis_link import NOT_REDIS
+from tvops.tuning.kinds.redis_servers import RedisServer
+from tvops.tuning.records import Begin, FileWrite, encode_line
 
 LONG = "9" * 5000  # more digits than int() takes
 
@@ -154,3 +164,87 @@ def test_a_lock_that_may_not_be_looked_at_is_a_plain_error(root: Path, tmp_path:
             state.runs()
     finally:
         os.seteuid(0)
+
+
+def serve_bytes(answer: bytes, forever: bool) -> tuple[socket.socket, str]:
+    """Listen as a server that answers whatever it is asked with the same bytes, without end if ``forever``."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def talk() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client = listener.accept()[0]
+                with client, contextlib.suppress(OSError):
+                    while client.recv(4096):
+                        client.sendall(answer)
+                        while forever:
+                            client.sendall(answer[-65536:])
+
+    threading.Thread(target=talk, daemon=True).start()
+    return listener, f"redis://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("head", [b"$9000000000\r\n", b"*2000000000\r\n", b"+"])
+def test_an_answer_without_end_takes_no_memory_without_end(head: bytes) -> None:
+    listener, url = serve_bytes(head + b"x" * 65536, forever=True)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with listener:
+        facts = server_facts(RedisServer("market", url))
+    assert NOT_REDIS in facts.trouble
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10  # KiB
+
+
+def test_numbers_of_a_server_that_nobody_can_read_are_unknown() -> None:
+    info = f"redis_version:7.0.15\r\nused_memory:{LONG}\r\nmaxmemory:²\r\n".encode()
+    listener, url = serve_bytes(b"$%d\r\n%s\r\n" % (len(info), info), forever=False)
+    with listener:
+        facts = server_facts(RedisServer("ledger", url))
+    assert (facts.trouble, facts.used_memory, facts.maxmemory) == ("", None, None)
+
+
+def test_what_a_server_or_host_shows_does_not_steer_the_terminal(root: Path, tmp_path: Path) -> None:
+    write(root, "/proc/sys/vm/swappiness", "\x1b[2J\x07 60\n")
+    done = in_shell("$TVOPS tune --profile $MINE --root $ROOT --check --diff", root, MINE=profile(tmp_path))
+    assert "\\x1b[2J\\x07 60" in done.stdout
+    assert not {"\x1b", "\x07"} & set(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("begin", "path"), [({}, "etc/x"), ({}, "/etc/\0"), ({"at": 1e300}, "/etc/x"), ({"at": -1e18}, "/etc/x")]
+)
+def test_a_journal_that_leads_nowhere_is_damaged(
+    root: Path, tune: Tune, tmp_path: Path, begin: dict[str, Any], path: str
+) -> None:
+    run_id = "20261121-103000-1a2b"
+    fields: dict[str, Any] = {
+        "at": 1.0,
+        "pid": 1,
+        "user": "u",
+        "boot": "",
+        "netns": "",
+        "profile": "p",
+        "command": "c",
+    } | begin
+    first = Begin(id=run_id, kind="persist", root=str(root), **fields)
+    second = FileWrite(n=0, path=path, content=b"", mode=0o644, before=b"x")
+    journals = tmp_path / "state" / "journal"
+    journals.mkdir(parents=True, mode=0o700)
+    (journals / f"{run_id}.jsonl").write_bytes(encode_line(0, first) + encode_line(1, second))
+    assert tune("history")[0] == 0
+    for command in (["rollback", run_id, "--yes"], ["--recover", "undo"]):
+        code, _, message = tune(*command)
+        assert code == 1, command
+        assert f"{run_id}.jsonl line " in message
+        assert "is damaged" in message
+
+
+def test_interrupts_of_a_big_host_are_planned_in_one_reading_of_its_cpus(
+    root: Path, tune: Tune, tmp_path: Path
+) -> None:
+    write(root, "/sys/devices/system/cpu/online", "0-4095\n")
+    for number in range(300):
+        write(root, f"/proc/irq/{number}/smp_affinity_list", "0-4095\n")
+    parse_cpus.cache_clear()
+    code, out, _ = tune("--profile", profile(tmp_path, {"irq.smp_affinity": "0-2047"}), "--check", "--json")
+    assert (code, json.loads(out)["counts"]) == (3, {"pending": 300})
+    assert parse_cpus.cache_info().misses < 20

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 CPU_LIST = re.compile(r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*")
 MAX_CPUS = 8192
 
 
+@lru_cache(maxsize=256)  # the interrupts of a big host say the same thousands of times
 def parse_cpus(text: str) -> tuple[int, ...]:
     """Read a CPU list as the kernel writes it: `0-3,8`; raise ValueError."""
     text = text.strip()

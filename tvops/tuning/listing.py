@@ -30,6 +30,11 @@ REASON_WIDTH = 24
 """What the last column needs at least to be readable."""
 
 
+def printable(text: str) -> str:
+    """Give text without control characters: what a host or server shows must not steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 def told(item: Item) -> str:
     """Give the word that stands for an item's outcome, or for its state."""
     return item.outcome or item.state
@@ -72,7 +77,7 @@ def print_plan(items: Sequence[Item], everything: bool) -> None:
     for reason, labels in reasons.items():
         shown = labels if len(labels) <= MOST_NAMED else labels[: MOST_NAMED - 1]
         more = f" and {len(labels) - len(shown)} more (--all lists them)" if shown is not labels else ""
-        console().print(f"{reason}: {', '.join(shown)}{more}", markup=False)
+        console().print(printable(f"{reason}: {', '.join(shown)}{more}"), markup=False)
 
 
 def _print_table(rows: Sequence[tuple[str, Item]]) -> None:
@@ -84,7 +89,10 @@ def _print_table(rows: Sequence[tuple[str, Item]]) -> None:
     if not rows:
         return
     out = console()
-    cells = [(label, change(item), told(item), item.risk, item.scope, _reason(item)) for label, item in rows]
+    cells = [
+        tuple(map(printable, (label, change(item), told(item), item.risk, item.scope, _reason(item))))
+        for label, item in rows
+    ]
     widths = [max(len(cell) for cell in column) for column in zip(COLUMNS, *cells, strict=True)][:-1]
     if out.width >= sum(widths) + 2 * len(widths) + REASON_WIDTH:
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -121,11 +129,11 @@ def change(item: Item) -> str:
 
 def diff_lines(items: Sequence[Item]) -> list[str]:
     """Give what differs, or was changed, in the form of a diff."""
-    lines = []
+    lines: list[str] = []
     for item in items:
         if told(item) in ("pending", "written", "reboot", "restart", "privilege", "serve"):
             before = item.current if item.before is None else item.before
-            lines += [f"@@ {item.id}", f"-{before or ''}", f"+{item.value}"]
+            lines += map(printable, (f"@@ {item.id}", f"-{before or ''}", f"+{item.value}"))
     return lines
 
 

@@ -20,6 +20,7 @@ from tvops.errors import JournalError
 from tvops.tuning.model import Item, State
 
 VERSION = 1
+_END_OF_TIME = 2.5e11  # seconds since 1970 of which a calendar still has a date
 RunKind = Literal["apply", "persist", "measure"]
 EndOutcome = Literal["applied", "failed", "rolled back", "incomplete"]
 """applied; undone since a required knob failed or a signal came; rolled back; not all of it could be undone."""
@@ -187,6 +188,7 @@ class Run:
             raise ValueError("a second begin")
         self.end = None
         if isinstance(record, Write | FileWrite):
+            _check_path(record)
             if record.n != len(self.entries):
                 raise ValueError(f"write {record.n} where {len(self.entries)} should be")
             self.entries[record.n] = Entry(record)
@@ -198,6 +200,15 @@ class Run:
             raise ValueError(f"speaks of write {record.n}, which is not there")
         elif not isinstance(record, Undo):
             _note(self.entries[record.n], record)
+
+
+def _check_path(record: Write | FileWrite | PlannedFile) -> None:
+    """Raise ValueError where what is to be opened can be no file of the host."""
+    if isinstance(record, Write) and record.item.kind not in ("sysctl", "file"):
+        return
+    path = record.item.place.address if isinstance(record, Write) else record.path
+    if not path.startswith("/") or "\0" in path:
+        raise ValueError(f"{path!r} is not an absolute path")
 
 
 def _note(entry: Entry, record: Done | Failed | Undone | Stuck) -> None:
@@ -269,4 +280,8 @@ def _decode_begin(body: bytes, name: str) -> Begin:
     record = _decode_record(body)
     if not isinstance(record, Begin):
         raise ValueError("does not begin with a begin")
+    if not 0 <= record.at < _END_OF_TIME:
+        raise ValueError(f"{record.at} is not a time")
+    for file in record.files:
+        _check_path(file)
     return record

@@ -5,6 +5,7 @@ A value that is no longer the one that the run wrote is left alone, and told wit
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from tvops.tuning.interruption import Interruption
 from tvops.tuning.journal import Journal, user_name
 from tvops.tuning.model import Driver, Kind, Knob, NotWrittenError, State
 from tvops.tuning.records import End, EndOutcome, Entry, FileWrite, Rollback, Stuck, Undo, Undone, Write
+
+_INTEGER = re.compile(r"-?[0-9]{1,40}")
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,7 +178,7 @@ def is_made_of(value: str, before: str, now: str) -> bool:
     vectors = [text.split() for text in (value, before, now)]
     if len({len(words) for words in vectors}) != 1 or not vectors[0]:
         return False
-    if not all(word.lstrip("-").isdigit() for words in vectors for word in words):
+    if not all(_INTEGER.fullmatch(word) for words in vectors for word in words):
         return False
     return all(_is_number_made_of(*map(int, words)) for words in zip(*vectors, strict=True))
 

@@ -75,6 +75,7 @@ def drift(
     from tvops.commands.tune.printing import print_json
     from tvops.tuning.history import drift as find_drift
     from tvops.tuning.journal import StateDirectory, state_directory
+    from tvops.tuning.listing import printable
     from tvops.tuning.setup import Reach, opened
 
     reach = Reach(root=root, servers=tuple(servers or ()), data_dir=data_dir, config=config)
@@ -88,7 +89,8 @@ def drift(
     for one in drifted:
         found = "gone" if one.found is None else one.found
         what = f"is {found}, tvops wrote {one.ours}" if one.ours else "is no longer as tvops wrote it"
-        typer.echo(f"{one.name}: {what} in run {one.run}{f' ({one.reason})' if one.reason else ''}")
+        reason = f" ({one.reason})" if one.reason else ""
+        typer.echo(printable(f"{one.name}: {what} in run {one.run}{reason}"))
     typer.echo(f"{len(drifted)} drifted" if drifted else "everything is as tvops left it")
     return code
 
@@ -101,6 +103,7 @@ def history(as_json: bool = options.JSON) -> int:
     from tvops.commands.tune.printing import print_json
     from tvops.tuning.history import history as list_runs
     from tvops.tuning.journal import StateDirectory, state_directory
+    from tvops.tuning.listing import printable
 
     runs = list_runs(StateDirectory(state_directory()))
     if as_json:
@@ -114,7 +117,7 @@ def history(as_json: bool = options.JSON) -> int:
     for run in runs:
         when = datetime.fromtimestamp(run.at).strftime("%Y-%m-%d %H:%M") if run.at else ""
         who = f"{run.user}  {run.reason}".rstrip()
-        typer.echo(form.format(run.id, when, run.kind, run.profile, run.state, run.written, who))
+        typer.echo(printable(form.format(run.id, when, run.kind, run.profile, run.state, run.written, who)))
     return 0
 
 

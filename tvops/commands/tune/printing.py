@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from tvops.tuning.listing import encoded
+from tvops.tuning.listing import encoded, printable
 from tvops.tuning.model import ExitCode
 from tvops.tuning.rollback import Restored
 
@@ -46,7 +46,7 @@ def tell_restored(run_id: str, restored: Sequence[Restored], as_json: bool) -> i
         )
         return code
     for one in left:
-        typer.echo(f"tvops: {one.name}: {one.reason}", err=True)
+        typer.echo(printable(f"tvops: {one.name}: {one.reason}"), err=True)
     if not restored:
         typer.echo("there is nothing to undo")
     else:

@@ -12,7 +12,7 @@ from tvops.tuning.doctor.servers import server_findings
 from tvops.tuning.doctor.symptoms import symptoms
 from tvops.tuning.history import drift
 from tvops.tuning.journal import StateDirectory, state_directory
-from tvops.tuning.listing import change, encoded, gather
+from tvops.tuning.listing import change, encoded, gather, printable
 from tvops.tuning.model import Item
 from tvops.tuning.plan import Limits
 from tvops.tuning.setup import Reach, Setup, opened
@@ -122,7 +122,7 @@ def render(findings: Sequence[Finding], everything: bool) -> str:
         lines.append(f"nothing is wrong{f' ({total})' if total else ''}")
     else:
         lines.append(total)
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def to_json(profile: str, findings: Sequence[Finding]) -> bytes:

@@ -6,6 +6,7 @@ happening now, what stands since boot is a note.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 
@@ -181,12 +182,12 @@ def _lines(host: Host, path: str) -> list[str]:
 
 def _number(host: Host, path: str) -> int | None:
     text = "".join(_lines(host, path)[:1]).strip()
-    return int(text) if text.isdigit() else None
+    return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else None
 
 
 def _keyed(host: Host, path: str) -> dict[str, int]:
     rows = (line.split() for line in _lines(host, path))
-    return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit()}
+    return {row[0]: int(row[1]) for row in rows if len(row) == 2 and re.fullmatch(r"[0-9]{1,20}", row[1])}
 
 
 def _paired(host: Host, path: str, protocol: str) -> dict[str, int]:

@@ -159,7 +159,7 @@ class FileDriver:
     def _cpu_objection(self, address: str, value: str) -> str:
         if not value:
             return "an interrupt needs a CPU" if _IRQ_AFFINITY.fullmatch(address) else ""
-        online = parse_cpus(self._text("/sys/devices/system/cpu/online"))
+        online = frozenset(parse_cpus(self._text("/sys/devices/system/cpu/online")))
         missing = tuple(cpu for cpu in parse_cpus(value) if cpu not in online)
         return f"CPU {format_cpus(missing)} is not online" if online and missing else ""
 

@@ -16,6 +16,9 @@ CALL_SECONDS = 5.0
 AWAY_SECONDS = 30.0
 """How long a server that did not answer is not asked again: a plan has many questions to a dead one."""
 
+ANSWER_BYTES = 16 << 20
+"""Most that an answer may take: the list of a cluster's nodes is the longest, with some hundred bytes for each."""
+
 NOT_REDIS = "does not answer like a Redis server"
 
 T = TypeVar("T")
@@ -139,8 +142,44 @@ class Link:
             "retry": Retry(NoBackoff(), 0), "decode_responses": True, "encoding_errors": "replace",
             "driver_info": None,
         }  # fmt: skip
-        connection: AbstractConnection = self._options.get("connection_class", Connection)(**options)
+        kind = self._options.get("connection_class", Connection)
+
+        class Metered(kind):  # type: ignore[misc, valid-type]
+            def _connect(self) -> _Meter:
+                return _Meter(super()._connect())
+
+        connection: AbstractConnection = Metered(**options)
         return connection
+
+
+class _Meter:
+    """A socket that gives `ANSWER_BYTES` at most behind what was sent: the client keeps all that it is given."""
+
+    def __init__(self, plain: Any) -> None:
+        self._plain = plain
+        self._left = ANSWER_BYTES
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
+
+    def sendall(self, data: bytes) -> None:
+        self._left = ANSWER_BYTES
+        self._plain.sendall(data)
+
+    def recv(self, size: int) -> bytes:
+        data: bytes = self._plain.recv(size)
+        self._take(len(data))
+        return data
+
+    def recv_into(self, buffer: Any) -> int:
+        size: int = self._plain.recv_into(buffer)
+        self._take(size)
+        return size
+
+    def _take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise NoAnswerError(f"{NOT_REDIS}: its answer has no end")
 
 
 def _name(words: Sequence[str]) -> str:

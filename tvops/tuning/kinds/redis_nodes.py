@@ -6,6 +6,7 @@ RedisServer ─► open_nodes ─► Node: one for each server, and for each nod
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -155,7 +156,7 @@ class Node:
         if secure:
             host = hostname.partition(",")[0] or host  # what its certificate is for
         host = host or str(self._options.get("host", ""))
-        known = host and port.isdigit() and port != "0" and "noaddr" not in fields[2]
+        known = host and re.fullmatch(r"[1-9][0-9]{0,4}", port) and "noaddr" not in fields[2]
         address = f"{'rediss' if secure else 'redis'}://{join_address(host, int(port))}" if known else ""
         if "myself" in fields[2]:
             self.address = address or self.address

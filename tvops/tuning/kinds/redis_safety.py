@@ -69,7 +69,7 @@ def shortage(node: Node, value: str) -> str:
 
 def number(text: str) -> int | None:
     """Read a whole number of INFO or CONFIG GET; None where it is none."""
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else None
 
 
 def megabytes(size: int) -> str:
