@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tvops.errors import SettingsError
-from tvops.settings import load_settings, resource
+from tvops.settings import load_settings
+from tvops.shipped import resource
 
 
 def test_precedence(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tvops.engine.collector import WORKER_DEFAULTS
 from tvops.engine.process_tuning import ATTRIBUTES
 from tvops.engine.socket_tuning import OPTIONS
 from tvops.errors import UsageError
-from tvops.settings import resource
+from tvops.shipped import resource
 from tvops.tuning import catalogue, catalogue_rules
 from tvops.tuning.catalogue import dead_key, files_of, load_catalogue
 from tvops.tuning.dead_keys import load_dead_keys

@@ -113,9 +113,12 @@ def test_exit_code_1_required_knobs_that_cannot_be_had_change_nothing(
 ) -> None:
     mine = profile(tmp_path, {**KNOBS, "net.core.wmem_max": {"value": "1", "required": True}})
     before = snapshot(root)
-    code, _, err = tune("--profile", mine, "--yes")
-    assert code == 1
-    assert "net.core.wmem_max: not on this host" in err
+    for how in ("--check", "--yes"):
+        code, _, err = tune("--profile", mine, how)
+        assert code == 1
+        assert "net.core.wmem_max: not on this host" in err
+    assert json.loads(tune("--profile", mine, "--yes", "--json")[1])["verdict"] == "failed"
+    assert tune("verify", "--profile", mine)[0] == 3
     assert snapshot(root) == before
 
 
@@ -140,6 +143,22 @@ result = {{"code": code, "same": before == key.read_text()}}
 """
     )
     assert result == {"code": 1, "same": True}
+
+
+def test_what_this_kernel_refused_is_not_promised_again(tmp_path: Path) -> None:
+    mine = profile(
+        tmp_path, {"net.ipv4.tcp_congestion_control": "nonesuch", "net.ipv4.tcp_slow_start_after_idle": 0}
+    )
+    result = in_namespace(
+        f"""
+import os
+from tvops.cli import run
+os.environ["TVOPS_STATE_DIR"] = {str(tmp_path / "state")!r}
+calls = ["--yes"], ["--check"], ["verify"], ["--yes"], ["--check", "--retry"]
+result = [run(["tune", *words, "--profile", {mine!r}]) for words in calls]
+"""
+    )
+    assert result == [4, 4, 4, 4, 3]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from redis import Redis
 
 from tests.valkey import ValkeyServer
 from tvops.errors import RefusedError, TvopsError
-from tvops.settings import resource
+from tvops.shipped import resource
 from tvops.tuning import persist_reference
 from tvops.tuning.catalogue import load_catalogue
 from tvops.tuning.facts import read_facts

@@ -10,7 +10,7 @@ import pytest
 
 from tvops.errors import UsageError
 from tvops.tuning.model import ExitCode, Facts, Item, Kind, Knob, Place, Profile, State, Wish
-from tvops.tuning.plan import Limits, exit_code, make_plan
+from tvops.tuning.plan import Limits, exit_code, make_plan, verdict
 
 FACTS = Facts(
     kernel=(6, 1, 0), release="6.1.0-test", memory_bytes=8 << 30, cpus=(0, 1, 2, 3), privileged=True,
@@ -211,4 +211,5 @@ def test_a_required_failure_is_exit_code_1() -> None:
     assert exit_code([item], applied=True) is ExitCode.FAILED
     item.outcome, item.state = "", "refused"
     assert exit_code([item], applied=True) is ExitCode.FAILED
-    assert exit_code([item], applied=False) is ExitCode.UNSUPPORTED
+    assert exit_code([item], applied=False) is ExitCode.FAILED
+    assert verdict([item]) is ExitCode.PENDING

@@ -17,7 +17,8 @@ from tvops.cli import run
 from tvops.engine.bus.roles import ROLES as SERVER_ROLES
 from tvops.errors import SettingsError, UsageError
 from tvops.profile_files import ROLES, load_profile_chain, profile_names
-from tvops.settings import load_settings, resource
+from tvops.settings import load_settings
+from tvops.shipped import resource
 from tvops.tuning.catalogue import load_catalogue
 from tvops.tuning.facts import read_facts
 from tvops.tuning.model import SERVE_KINDS, Facts, Profile
@@ -202,6 +203,10 @@ ERRORS = [
      "vm.swappiness: when: memory: '>=8 apples' is not a comparison such as '>=4'"),
     ("knobs:\n  vm.swappiness: 1\n  vm.swappiness: 2\n", 3, "knobs.vm.swappiness stands twice"),
     ("knobs: {\n", 2, ""),
+    ("", 1, "says nothing; give it one of extends, settings, roles, knobs"),
+    ("description: cut off\n", 1, "says nothing; give it one of"),
+    ("settings:\n  host: 127.0.0.1\n  batch_intervall_ms: 5\n", 3, "batch_intervall_ms: no such setting"),
+    ("settings:\n  batch_interval_ms: 0\n", 2, "batch_interval_ms: 0 from the profile x"),
 ]  # fmt: skip
 
 

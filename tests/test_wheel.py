@@ -69,5 +69,5 @@ def test_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> Non
 
     assert run(environment / "bin" / "tvops", "--version").strip() == f"tvops {tvops.__version__}"
     run(environment / "bin" / "tvops", "settings")
-    where = run(python, "-c", "import tvops.settings as s; print(s.resource('profiles')); print(s.__file__)")
+    where = run(python, "-c", "import tvops.shipped as s; print(s.resource('profiles')); print(s.__file__)")
     assert all(str(environment) in line for line in where.splitlines())

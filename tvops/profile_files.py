@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from tvops.errors import SettingsError, UsageError
-from tvops.settings import resource
+from tvops.shipped import resource
 from tvops.yaml_lines import Located, load_yaml
 
 ROLES = ("housekeeping", "irq", "engine", "market", "redis")
@@ -170,6 +170,8 @@ def _read(path: Path, overlay: bool = False) -> ProfileFile:
     description = data.get("description", "")
     if not isinstance(description, str):
         raise _error(located, ["description"], "must be text; put it in quotes")
+    if not any(key in data for key in known[1:]):
+        raise _error(located, [], f"says nothing; give it one of {', '.join(known[1:])}")
     return ProfileFile(
         name=path.stem,
         located=located,

@@ -14,6 +14,7 @@ import typer
 
 from tvops import errors, settings
 from tvops.cli import COMMANDS, build_app
+from tvops.shipped import resource
 from tvops.tuning.model import ExitCode, Knob
 
 HEAD = "<!-- Rendered from the code by `python -m tvops.reference docs`; edit the code instead. -->\n\n"
@@ -96,7 +97,7 @@ def knobs_page() -> str:
         "flipped on a running host, as `tvops tune measure` does. *(if)* marks wishes that depend on the host.",
     ]
     for name, ids in files_of().items():
-        head = (settings.resource("kernel-tuning") / f"{name}.yaml").read_text().partition("knobs:")[0]
+        head = (resource("kernel-tuning") / f"{name}.yaml").read_text().partition("knobs:")[0]
         intro = "\n".join(line.removeprefix("#").strip() for line in head.strip().splitlines())
         lines.append(f"\n## {name}\n\n{intro}")
         for knob_id in ids:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ import msgspec
 import platformdirs
 
 from tvops.errors import SettingsError, UsageError
+from tvops.profile_files import ProfileFile, load_profile_chain
 from tvops.yaml_lines import load_yaml
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -115,13 +116,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.api_keys == "required" or not self.loopback or self.profile != "dev"
 
 
-def resource(name: str) -> Path:
-    """Give the path of a data folder that ships with tvops (`profiles`, `kernel-tuning`)."""
-    package = Path(__file__).parent
-    inside = package / name
-    return inside if inside.is_dir() else package.parent / name
-
-
 def load_settings(
     arguments: Mapping[str, Any], environment: Mapping[str, str] | None = None, file: Path | None = None
 ) -> Settings:
@@ -144,7 +138,7 @@ def load_settings(
         (f"settings file {file}", _read_mapping(file) if file else {}),
     ]
     profile = next((layer["profile"] for _, layer in layers if "profile" in layer), "dev")
-    layers.append((f"profile {profile}", _profile_settings(str(profile))))
+    layers.append((f"profile {profile}", profile_settings(load_profile_chain(str(profile)))))
     merged: dict[str, Any] = {}
     for source, layer in reversed(layers):
         for key, value in layer.items():
@@ -167,11 +161,10 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return values
 
 
-def _profile_settings(name: str) -> dict[str, Any]:
-    from tvops.profile_files import load_profile_chain  # which imports this module
-
+def profile_settings(chain: Sequence[ProfileFile]) -> dict[str, Any]:
+    """Put the settings of a profile together, checked; raise SettingsError naming file, line and key."""
     merged: dict[str, Any] = {}
-    for file in load_profile_chain(name):
+    for file in chain:
         for key, value in file.settings.items():
             try:
                 merged[key] = _checked(key, value, f"profile {file.name}")

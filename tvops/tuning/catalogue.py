@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 
 from tvops.errors import UsageError
-from tvops.settings import resource
+from tvops.shipped import resource
 from tvops.tuning.catalogue_rules import problems
 from tvops.tuning.dead_keys import FILE as DEAD
 from tvops.tuning.dead_keys import dead_key as dead_key

@@ -8,7 +8,7 @@ from functools import cache
 import msgspec
 
 from tvops.errors import UsageError
-from tvops.settings import resource
+from tvops.shipped import resource
 from tvops.yaml_lines import load_yaml
 
 FILE = "dead.yaml"

@@ -11,7 +11,7 @@ from tvops.errors import JournalError
 from tvops.tuning.attribution import Attribution, place_of
 from tvops.tuning.file_writes import look
 from tvops.tuning.host import Host
-from tvops.tuning.journal import StateDirectory
+from tvops.tuning.journal import StateDirectory, boot_id, network_namespace
 from tvops.tuning.model import Driver, Kind, Knob
 from tvops.tuning.records import Entry, FileWrite, Run
 
@@ -61,6 +61,42 @@ def _told(run: Run) -> PastRun:
         written=statuses.count("done") + statuses.count("open"), failed=statuses.count("failed"),
         undone=statuses.count("undone"), stuck=statuses.count("stuck"),
     )  # fmt: skip
+
+
+Refusals = dict[tuple[str, str, str], str]
+"""Knob, address and value -> why this kernel, or server, did not take it."""
+
+
+def refusals(directory: StateDirectory, host: Host) -> Refusals:
+    """Give what was tried since this boot and did not hold, so that a plan need not promise it again.
+
+    What a caller may not read, or what is damaged, is passed over: it is told where it matters.
+    """
+    now, namespace = boot_id(host), network_namespace(host)
+    found: Refusals = {}
+    for run_id in _ids(directory):
+        try:
+            run = directory.peek(run_id)
+        except JournalError:
+            continue
+        if not run or (run.begin.root, run.begin.boot, run.begin.netns) != (str(host.root), now, namespace):
+            continue
+        for entry in run.entries.values():
+            if not isinstance(entry.write, FileWrite):
+                item = entry.write.item
+                place = item.knob, item.place.address, item.value
+                if entry.status == "failed":
+                    found[place] = f"{entry.reason} (tried in run {run_id}; --retry tries again)"
+                elif entry.status == "done":
+                    found.pop(place, None)
+    return found
+
+
+def _ids(directory: StateDirectory) -> list[str]:
+    try:
+        return directory.ids()
+    except JournalError:
+        return []
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):

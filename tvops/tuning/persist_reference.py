@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from tvops.profile_files import profile_names
-from tvops.settings import resource
+from tvops.shipped import resource
 from tvops.tuning.catalogue import load_catalogue
 from tvops.tuning.facts import read_facts
 from tvops.tuning.host import Host

@@ -234,7 +234,7 @@ def _verdict(item: Item, knob: Knob, sight: Sight, facts: Facts, limits: Limits)
 
 def verdict(items: Sequence[Item]) -> ExitCode:
     """Give the exit code of `verify`: what differs counts as pending, whoever may write it."""
-    if any(item.state in ("pending", "privilege") and item.current is not None for item in items):
+    if hindrances(items) or any(i.state in ("pending", "privilege") and i.current is not None for i in items):
         return ExitCode.PENDING
     return exit_code(items, applied=False)
 
@@ -249,7 +249,7 @@ def exit_code(items: Sequence[Item], applied: bool) -> ExitCode:
     states = {item.state for item in items}
     if any(item.outcome == "stuck" for item in items):
         return ExitCode.INCOMPLETE
-    if applied and (hindrances(items) or any(i.outcome in ("undone", "failed") and i.required for i in items)):
+    if hindrances(items) or any(i.outcome in ("undone", "failed") and i.required for i in items):
         return ExitCode.FAILED
     if "privilege" in states:
         return ExitCode.PRIVILEGE

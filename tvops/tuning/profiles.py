@@ -11,6 +11,7 @@ import msgspec
 
 from tvops.errors import SettingsError, UsageError
 from tvops.profile_files import ROLES, Entry, ProfileFile, load_profile_chain, profile_names
+from tvops.settings import profile_settings
 from tvops.tuning.catalogue import dead_key
 from tvops.tuning.guards import check_guard, refusal
 from tvops.tuning.model import Facts, Knob, Profile, Wish
@@ -81,7 +82,7 @@ def resolve_profile(
     return Profile(
         name=files[0].name,
         description=next((file.description for file in files if file.description), ""),
-        settings={key: value for file in chain for key, value in file.settings.items()},
+        settings=profile_settings(chain),
         wishes=tuple(wishes.values()),
         facts=facts,
     )

@@ -11,7 +11,9 @@ import msgspec
 from tvops.settings import load_settings
 from tvops.tuning.catalogue import load_catalogue
 from tvops.tuning.facts import read_facts
+from tvops.tuning.history import refusals
 from tvops.tuning.host import Host
+from tvops.tuning.journal import StateDirectory, state_directory
 from tvops.tuning.kinds.boot import BootDriver
 from tvops.tuning.kinds.files import FileDriver
 from tvops.tuning.kinds.nic import NicDriver
@@ -64,9 +66,18 @@ class Setup:
         """Give a profile as it holds on this host; raise SettingsError or UsageError naming what is wrong."""
         return resolve_profile(name, self.facts, self.catalogue, assignments)
 
-    def plan(self, profile: Profile, limits: Limits | None = None) -> list[Item]:
-        """Give what would change; reads, writes nothing."""
-        return make_plan(profile, self.catalogue, self.drivers, limits)
+    def plan(self, profile: Profile, limits: Limits | None = None, retry: bool = False) -> list[Item]:
+        """Give what would change; reads, writes nothing. What was refused since this boot counts as not supported.
+
+        With ``retry`` it is to be tried again.
+        """
+        items = make_plan(profile, self.catalogue, self.drivers, limits)
+        refused = {} if retry else refusals(StateDirectory(state_directory()), self.host)
+        for item in items:
+            reason = refused.get((item.knob, item.place.address, item.value))
+            if reason and item.state == "pending":
+                item.state, item.reason = "unsupported", reason
+        return items
 
     def server_facts(self) -> list[ServerFacts]:
         """Ask every server how it is, each node of a cluster; never raises."""

@@ -50,6 +50,7 @@ def tune(
     root: Path = options.ROOT,
     force: bool = typer.Option(False, "--force", help="Write what would be refused as unsafe."),
     recover: Recovery | None = typer.Option(None, help="Undo or finish a run that was interrupted."),
+    retry: bool = typer.Option(False, "--retry", help="Try again what was refused since this boot."),
     wait: float = options.WAIT,
     data_dir: str | None = options.DATA_DIR,
     config: Path | None = options.CONFIG,
@@ -71,7 +72,8 @@ def tune(
     return run_tune(
         Order(
             profile=profile, yes=yes, check=check, measure=measure, keep_helpful=keep is Keep.HELPFUL,
-            seconds=seconds, gateway=gateway, script=script, assignments=tuple(assignments or ()), wait=wait,
+            seconds=seconds, gateway=gateway, script=script, wait=wait, retry=retry,
+            assignments=tuple(assignments or ()),
             recover=recover.value if recover else "", everything=everything, diff=diff, as_json=as_json,
             limits=Limits(only=tuple(only or ()), skip=tuple(skip or ()), risk_max=risk_max.value, force=force),
             reach=Reach(

@@ -11,7 +11,7 @@ import typer
 
 from tvops.commands.tune.printing import can_ask, this_command
 from tvops.commands.tune.recovering import settle_interrupted
-from tvops.errors import RefusedError, UsageError
+from tvops.errors import UsageError
 from tvops.tuning.apply import apply_plan
 from tvops.tuning.journal import StateDirectory, state_directory
 from tvops.tuning.listing import as_json, diff_lines, print_plan, summary
@@ -35,6 +35,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     assignments: tuple[str, ...]
     recover: Literal["", "undo", "finish"]
     wait: float
+    retry: bool
     everything: bool
     diff: bool
     as_json: bool
@@ -66,7 +67,7 @@ def _look(order: Order, state: StateDirectory) -> int:
     """Show the plan or the script; nothing is changed and the lock is not needed."""
     with opened(order.reach) as setup:
         profile = setup.resolve(chosen_profile(order.profile), order.assignments)
-        items = setup.plan(profile, order.limits)
+        items = setup.plan(profile, order.limits, order.retry)
         if order.script:
             from tvops.tuning.script import render_script
 
@@ -82,13 +83,12 @@ def _look(order: Order, state: StateDirectory) -> int:
 def _change(order: Order, state: StateDirectory) -> int:
     with opened(order.reach) as setup:
         profile = setup.resolve(chosen_profile(order.profile), order.assignments)
-        items = setup.plan(profile, order.limits)
+        items = setup.plan(profile, order.limits, order.retry)
         pending = sum(item.state == "pending" for item in items)
         if not order.as_json:
             _show(items, order)
-        if refusals := hindrances(items):
-            reasons = "; ".join(f"{item.id}: {item.reason}" for item in refusals)
-            raise RefusedError(f"nothing was changed, because what the profile requires cannot be had: {reasons}")
+        if hindrances(items):
+            return _tell(order, profile, items, ExitCode.FAILED)
         if not pending:
             return _tell(order, profile, items, exit_code(items, applied=True))
         if not _agreed(order, pending):
@@ -150,6 +150,11 @@ def _show(items: Sequence[Item], order: Order) -> None:
 
 
 def _tell(order: Order, profile: Profile, items: list[Item], code: ExitCode, **more: object) -> int:
+    if hindered := hindrances(items):
+        reasons = "; ".join(f"{item.id}: {item.reason}" for item in hindered)
+        typer.echo(
+            f"tvops: nothing can be changed, because the profile requires what cannot be had: {reasons}", err=True
+        )
     if order.as_json:
         typer.echo(as_json(profile.name, items, code, root=str(order.reach.root), **more))
         return code

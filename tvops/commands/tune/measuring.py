@@ -99,15 +99,18 @@ def measure_items(
     from tvops.tuning.evidence.report import render_markdown
     from tvops.tuning.listing import encoded
 
+    folder = report or state.path / "evidence"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--report {folder}: {error.strerror}") from None
     with state.new_run(
         "measure", command=this_command(), root=setup.host.root, profile=profile.name, items=items
     ) as run:
         name = run.run.id
         with _Bar() as bar:
             evidence = run_experiment(items, setup.catalogue, setup.drivers, run, wanted, bar.show)
-    folder = report or state.path / "evidence"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         paths = {"markdown": folder / f"{name}.md", "json": folder / f"{name}.json"}
         paths["markdown"].write_text(render_markdown(evidence))
         paths["json"].write_bytes(encoded(evidence))
