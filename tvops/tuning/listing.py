@@ -26,7 +26,7 @@ COLOURS = {"failed": "red", "stuck": "red", "undone": "red", "refused": "red", "
 PLAIN_WIDTH = 4096
 COLUMNS = ("knob", "current → wanted", "state", "risk", "scope", "why")
 MOST_NAMED = 12  # knobs that are not supported here for one reason
-REASON_WIDTH = 24
+REASON_WIDTH = 40
 """What the last column needs at least to be readable."""
 
 
