@@ -21,6 +21,9 @@ from tests.test_tune_command import root as root
 from tests.test_tune_command import tune as tune
 from tvops.cli import run
 from tvops.cpu_lists import parse_cpus
+from tvops.engine.bus.roles import ROLES
+from tvops.engine.bus.server_tuning import objection
+from tvops.engine.process_attributes import ATTRIBUTES
 from tvops.errors import JournalError
 from tvops.tuning.journal import StateDirectory
 from tvops.tuning.kinds.redis_facts import server_facts
@@ -248,3 +251,18 @@ def test_interrupts_of_a_big_host_are_planned_in_one_reading_of_its_cpus(
     code, out, _ = tune("--profile", profile(tmp_path, {"irq.smp_affinity": "0-2047"}), "--check", "--json")
     assert (code, json.loads(out)["counts"]) == (3, {"pending": 300})
     assert parse_cpus.cache_info().misses < 20
+
+
+@pytest.mark.parametrize("value", ["-1", "1000000001"])
+def test_a_timer_slack_that_lets_no_sleep_end_is_refused(value: str) -> None:
+    slack = ATTRIBUTES["timer_slack"]
+    before = slack.read(os.getpid())
+    with pytest.raises(OSError, match="a timer slack is 0 to"):
+        slack.write(os.getpid(), value)
+    assert slack.read(os.getpid()) == before
+
+
+@pytest.mark.parametrize("value", ["1000000000", LONG, "-1", "0", "many"])
+def test_a_server_is_not_started_with_clients_that_it_could_never_have(value: str) -> None:
+    assert "must be 1 to 1000000" in objection(ROLES["market"], "maxclients", value)
+    assert objection(ROLES["market"], "maxclients", "10000") == ""

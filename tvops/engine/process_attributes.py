@@ -71,6 +71,9 @@ def _write_fifo(pid: int, value: str) -> None:
     os.sched_setscheduler(pid, policy, os.sched_param(priority))
 
 
+_MOST_SLACK_NS = 10**9
+
+
 def _read_slack(pid: int) -> str:
     if pid == os.getpid():
         return str(kernel_calls.timer_slack())
@@ -78,6 +81,8 @@ def _read_slack(pid: int) -> str:
 
 
 def _write_slack(pid: int, value: str) -> None:
+    if not 0 <= int(value) <= _MOST_SLACK_NS:  # the kernel reads -1 as for ever: no sleep would end
+        raise OSError(errno.EINVAL, f"a timer slack is 0 to {_MOST_SLACK_NS} ns")
     kernel_calls.set_timer_slack(int(value))
 
 

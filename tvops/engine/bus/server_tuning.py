@@ -64,6 +64,9 @@ def part(
     return taken, others
 
 
+_MOST_CLIENTS = 1_000_000
+
+
 def objection(role: Role, key: str, value: str) -> str:
     """Tell why the server of ``role`` cannot have ``value``; empty where it can."""
     if key in fixed(role):
@@ -77,6 +80,9 @@ def objection(role: Role, key: str, value: str) -> str:
     if key == "maxmemory" and not (role.durable and value == "0"):
         least = LEAST_MEMORY_MB[role.name] << 20
         return f"the {role.name} role needs {least} bytes at least" if int(value) < least else ""
+    if key == "maxclients" and not (value.isdecimal() and len(value) <= 7 and 0 < int(value) <= _MOST_CLIENTS):
+        # The server tries every limit of open files between that number and what it may have, one by one.
+        return f"must be 1 to {_MOST_CLIENTS}"
     return ""
 
 
