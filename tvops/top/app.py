@@ -172,7 +172,7 @@ class Top(App[None]):
             self.desk.sort_by(what)
             self._keep()
         elif verb == "press":
-            self.simulate_key(what)
+            self._keys[what]()
         self.draw()
 
     def on_panel_wheeled(self, message: Panel.Wheeled) -> None:

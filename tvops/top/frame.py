@@ -29,8 +29,8 @@ CONNECTIONS = {"live": ("●", "ok"), "stale": ("◌", "warn"), "lost": ("✕", 
 
 
 KEYS = (
-    ("/", "filter", "press slash"), ("o", "sort", "press o"), ("f", "freeze", "press f"), ("p", "pause", "press p"),
-    ("r", "reset", "press r"), ("w", "window", "press w"), ("?", "help", "press question_mark"),
+    ("/", "filter", "press /"), ("o", "sort", "press o"), ("f", "freeze", "press f"), ("p", "pause", "press p"),
+    ("r", "reset", "press r"), ("w", "window", "press w"), ("?", "help", "press ?"),
     ("q", "quit", "press q"), ("b", "baseline", "press b"), ("c", "columns", "press c"),
 )  # fmt: skip
 

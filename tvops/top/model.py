@@ -6,6 +6,8 @@ is what the screens draw. While frozen it stays as it was, and documents are tak
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from tvops.engine.telemetry.document import Event, Metric, Telemetry
@@ -78,6 +80,7 @@ class Source:
         self.series: dict[str, Series] = {}
         self.events: list[Event] = []
         self._rated: Telemetry | None = None
+        self._newest = LOCAL
 
     def take(self, reading: Reading) -> None:
         """Take what a poll gave."""
@@ -95,7 +98,7 @@ class Source:
             return
         if previous is not None:
             self._tell("warn", f"{document.process} has restarted (process {document.pid})", document.time)
-            self._rated = None
+            self._rated, self._newest = None, LOCAL
             for stage in self.stages.values():
                 stage.restarted(document.started)
         elif was_lost:
@@ -116,10 +119,8 @@ class Source:
         for process in document.processes:
             self._series(f"cpu.{process.name}.{process.pid}", document.time, process.cpu_percent)
         self._rates(document)
-        known = max((event.seq for event in self.events if event.seq != LOCAL), default=LOCAL)
-        if self.document is not None and not _same(self.document, document):
-            known = LOCAL
-        self.events += [event for event in document.events if event.seq > known]
+        self.events += [event for event in document.events if event.seq > self._newest]
+        self._newest = max([self._newest, *(event.seq for event in document.events)])
         del self.events[:-KEPT_EVENTS]
         self.document, self.received = document, received
 
@@ -158,9 +159,9 @@ class Source:
             self.series[name] = Series()
         self.series[name].add(time, value)
 
-    def _tell(self, severity: str, text: str, time: int) -> None:
+    def _tell(self, severity: Literal["info", "warn"], text: str, time: int) -> None:
         about = self.url.partition("://")[2]
-        self.events.append(msgspec.convert((LOCAL, time, severity, about, text), Event, strict=False))
+        self.events.append(Event(LOCAL, time, severity, about, text))
 
 
 class Model:
@@ -199,7 +200,8 @@ class Model:
 
     def _present(self, now: int) -> Moment:
         stacks = tuple((stack, tuple(_seen(self.sources[url], now) for url in stack.urls)) for stack in self.stacks)
-        return Moment(now, stacks, max((source.document.time for source in self.sources.values() if source.document), default=0))
+        times = [source.document.time for source in self.sources.values() if source.document]
+        return Moment(now, stacks, max(times, default=0))
 
 
 def metrics_of(seen: tuple[Seen, ...]) -> list[tuple[Seen, Metric]]:

@@ -77,7 +77,7 @@ def head(columns: Sequence[Column[Row]], choice: Choice) -> Line:
     spans = [Span(" ")]
     for column in columns:
         mark = ("▼" if choice.descending else "▲") if column.key == choice.sort else ""
-        text = fit(f"{column.title}{mark}", column.width, column.right)
+        text = fit(f"{column.title[: column.width - len(mark)]}{mark}", column.width, column.right)
         spans += [Span(text, "head", f"sort {column.key}" if column.order else ""), Span(" ")]
     return tuple(spans)
 

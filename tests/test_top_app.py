@@ -1,0 +1,444 @@
+"""`tvops top` on a screen: keys, mouse, sizes and looks with made-up data, and the real thing in tmux on a real stack."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from textual.pilot import Pilot
+
+from tests.stack import Stack, free_port
+from tests.top_documents import BEGIN, GATEWAY, MARKET, SECOND, STACK, Engine, Market, model_after
+from tvops.telemetry_client import Reading
+from tvops.top.addresses import Stack as Watched
+from tvops.top.app import Top
+from tvops.top.choices import read_choices
+from tvops.top.desk import Desk
+from tvops.top.frame import VIEWS
+from tvops.top.lines import plain
+from tvops.top.model import Model
+from tvops.top.recording import Recording, Writer
+from tvops.top.replay import Replay
+from tvops.top.sampler import Sampler
+from tvops.top.scene import BookReading, Depth
+
+ROOT = Path(__file__).parent.parent
+SIZES = ((80, 24), (120, 40))
+
+
+class Readings:
+    """A source whose readings the test gives."""
+
+    def __init__(self) -> None:
+        self.readings: deque[Reading] = deque()
+        self.book = BookReading()
+        self.wanted: tuple[str, str] | None = None
+        self.paused = False
+        self.running = False
+
+    def start(self) -> None:
+        self.running = True
+
+    def stop(self) -> None:
+        self.running = False
+
+
+class Clock:
+    """A clock that stands until the test moves it."""
+
+    def __init__(self, now: int) -> None:
+        self.now = now
+
+    def __call__(self) -> int:
+        return self.now
+
+
+BOOK = BookReading(
+    ("BTC-USDT", "ETH-USDT", "SOL-USDT"),
+    Depth(
+        "BTC-USDT",
+        [(f"{59_999 - level * 1.25:.2f}", f"{0.12 + level * level % 7 * 0.31:.5f}", 1 + level % 3) for level in range(40)],
+        [(f"{60_001 + level * 1.25:.2f}", f"{0.21 + level * level % 5 * 0.27:.5f}", 1 + level % 4) for level in range(40)],
+    ),
+    "",
+    30 * SECOND,
+)
+
+
+class Screen:
+    """The program on made-up data, and what its screen says."""
+
+    def __init__(self, pilot: Pilot[None], app: Top, source: Readings, clock: Clock) -> None:
+        self.pilot, self.app, self.source, self.clock = pilot, app, source, clock
+
+    @property
+    def desk(self) -> Desk:
+        return self.app.desk
+
+    @property
+    def lines(self) -> list[str]:
+        return [plain(line) for line in self.app.last_lines]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    async def press(self, *keys: str) -> str:
+        await self.pilot.press(*keys)
+        await self.pilot.pause()
+        return self.text
+
+    async def feed(self, *readings: Reading) -> str:
+        self.source.readings.extend(readings)
+        self.app.tick()
+        await self.pilot.pause()
+        return self.text
+
+
+@contextlib.asynccontextmanager
+async def showing(
+    size: tuple[int, int] = (80, 24), desk: Desk | None = None, now: int = 30 * SECOND, path: Path | None = None, theme: str = ""
+) -> AsyncIterator[Screen]:
+    source, clock = Readings(), Clock(now)
+    source.book = BOOK
+    app = Top(desk or Desk(model_after(30)[0]), source, 4.0, theme, None, path, clock)
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause()
+        yield Screen(pilot, app, source, clock)
+    assert not source.running
+
+
+def golden(name: str, text: str) -> None:
+    """Compare a screen with the one that was looked at; TVOPS_TEST_UPDATE=1 keeps the present one instead."""
+    file = ROOT / "tests" / "top_screens" / f"{name}.txt"
+    if os.environ.get("TVOPS_TEST_UPDATE"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text + "\n")
+    assert text + "\n" == file.read_text(), f"{name} looks different; if it is meant to, run with TVOPS_TEST_UPDATE=1"
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("view", [view.name for view in VIEWS])
+async def test_a_view_looks_as_it_did(view: str, size: tuple[int, int]) -> None:
+    async with showing(size) as screen:
+        screen.desk.show(view)
+        screen.app.tick()
+        screen.app.draw()
+        assert len(screen.lines) == size[1]
+        assert max(map(len, screen.lines)) <= size[0]
+        golden(f"{view}-{size[0]}x{size[1]}", screen.text)
+
+
+@pytest.mark.parametrize(
+    "name, view, theme",
+    [("overview", "overview", ""), ("latency", "latency", ""), ("book", "book", ""), ("light", "redis", "textual-light")],
+)
+async def test_screenshots_of_the_documentation_are_those_of_today(name: str, view: str, theme: str) -> None:
+    async with showing((120, 40), theme=theme) as screen:
+        screen.desk.show(view)
+        screen.app.tick()
+        screen.app.draw()
+        await screen.pilot.pause()
+        drawing = screen.app.export_screenshot(title="tvops top")
+    file = ROOT / "docs" / f"top-{name}.svg"
+    if os.environ.get("TVOPS_TEST_UPDATE"):
+        file.write_text(drawing)
+    assert shown_text(drawing) == shown_text(file.read_text()), f"{file.name} is old; run with TVOPS_TEST_UPDATE=1"
+
+
+def shown_text(drawing: str) -> list[str]:
+    return [text.replace("&#160;", " ") for text in re.findall(r"<text[^>]*>([^<]*)</text>", drawing)]
+
+
+async def test_what_changes_is_drawn_on_the_terminal() -> None:
+    async with showing() as screen:
+        drawing = screen.app.export_screenshot()
+        assert "engine" in drawing.replace("&#160;", " ")
+        engine = Engine(started=BEGIN + 40 * SECOND, pid=999)
+        text = await screen.feed(Reading(GATEWAY, engine.document(BEGIN + 41 * SECOND), "", 31 * SECOND, True))
+        assert "14:14:01" in text
+        assert "14:14:01" in "".join(shown_text(screen.app.export_screenshot()))
+
+
+async def test_every_view_has_a_key_and_tab_goes_round() -> None:
+    async with showing() as screen:
+        for view in VIEWS:
+            await screen.press(view.letter)
+            assert screen.desk.view is view
+        await screen.press("tab")
+        assert screen.desk.view is VIEWS[0]
+        await screen.press("shift+tab")
+        assert screen.desk.view is VIEWS[-1]
+        await screen.press("escape")
+        assert screen.desk.view.name == "overview"
+
+
+async def test_the_cursor_moves_with_vim_keys_arrows_and_the_mouse() -> None:
+    async with showing() as screen:
+        await screen.press("4", "j", "j", "down", "k")
+        assert screen.desk.choice.cursor == 2
+        await screen.press("G")
+        assert screen.desk.choice.cursor == 39
+        assert screen.lines[-2].startswith("▸")
+        await screen.press("j")
+        assert screen.desk.choice.cursor == 39
+        await screen.press("g")
+        assert screen.desk.choice.cursor == 0
+        await screen.press("ctrl+d")
+        assert screen.desk.choice.cursor == 12
+        await screen.pilot.click(offset=(5, 6))
+        assert screen.desk.choice.cursor == 2
+        await screen.pilot.click(offset=(4, 1))
+        assert screen.desk.view.name == "overview"
+        await screen.pilot.click(offset=(2, 23))
+        await screen.pilot.pause()
+        assert screen.app.focused is not screen.app.panel  # the filter is open
+
+
+async def test_a_click_on_a_title_sorts() -> None:
+    async with showing() as screen:
+        await screen.press("4")
+        place = screen.lines[3].index("messages")
+        await screen.pilot.click(offset=(place, 3))
+        await screen.pilot.pause()
+        assert screen.desk.choice.sort == "messages"
+        assert screen.lines[4].split()[5:7] == ["40", "000"]
+
+
+async def test_the_filter_is_a_regular_expression_that_can_be_turned_over() -> None:
+    async with showing() as screen:
+        await screen.press("8", "slash", *"breach", "enter")
+        rows = [line for line in screen.lines[4:-1] if line]
+        assert len(rows) == 1
+        assert "memory" in rows[0]
+        await screen.press("slash", "home", "!", "enter")
+        rows = [line for line in screen.lines[4:-1] if line]
+        assert len(rows) == 3
+        assert not any("BREACH" in row for row in rows)
+        await screen.press("escape")
+        assert screen.desk.choice.pattern == ""
+        await screen.press("slash", "(", "[")
+        assert "is no regular expression" in screen.lines[-1]
+        await screen.press("escape")
+        assert screen.app.focused is screen.app.panel
+
+
+async def test_a_chord_sorts_and_turns_and_lets_go() -> None:
+    async with showing() as screen:
+        await screen.press("4", "o")
+        assert screen.lines[-1].startswith(" sort by: p peer  s state")
+        await screen.press("m")
+        assert screen.desk.choice.sort == "messages"
+        assert "messages▼" in screen.lines[3]
+        await screen.press("o", "m")
+        assert "messages▲" in screen.lines[3]
+        await screen.press("o", "m")
+        assert screen.desk.choice.sort == ""
+        await screen.press("o", "escape")
+        assert screen.desk.view.name == "sessions"
+
+
+async def test_columns_are_hidden_and_kept_for_the_next_time(tmp_path: Path) -> None:
+    file = tmp_path / "below" / "top.yaml"
+    async with showing(path=file) as screen:
+        await screen.press("4")
+        assert "subs" in screen.lines[3]
+        await screen.press("c", "b", "escape")
+        assert "subs" not in screen.lines[3]
+        await screen.press("o", "u")
+    choices, told = read_choices(file)
+    assert told == ""
+    assert choices.tables["sessions"].hidden == ["subscriptions"]
+    desk = Desk(model_after(30)[0], choices)
+    async with showing(desk=desk) as screen:
+        await screen.press("4")
+        assert "subs" not in screen.lines[3]
+        assert "unsent▼" in screen.lines[3]
+
+
+@pytest.mark.parametrize("content", [b"tables: [", b"theme: 7\n", b"\xff\xfe", b"x" * 70_000])
+def test_a_broken_file_of_choices_is_told_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "top.yaml"
+    file.write_bytes(content)
+    choices, told = read_choices(file)
+    assert choices.tables == {}
+    assert str(file) in told
+    assert file.read_bytes() == content
+
+
+async def test_freeze_stands_while_collecting_goes_on() -> None:
+    async with showing() as screen:
+        engine, market = Engine(), Market()
+        await screen.press("2", "f")
+        assert "FROZEN" in screen.lines[0]
+        frozen = screen.lines[2:-1]
+        for second in range(1, 34):
+            await screen.feed(
+                Reading(GATEWAY, engine.document(BEGIN + second * SECOND), "", second * SECOND, True),
+                Reading(MARKET, market.document(BEGIN + second * SECOND), "", second * SECOND, True),
+            )
+        screen.clock.now = 50 * SECOND
+        screen.app.tick()
+        assert screen.lines[2:-1] == frozen
+        await screen.press("f")
+        assert "FROZEN" not in screen.lines[0]
+        assert screen.lines[2:-1] != frozen
+        assert "14:13:53" in screen.lines[0]
+
+
+async def test_pause_asks_no_more_and_reset_counts_anew() -> None:
+    async with showing() as screen:
+        await screen.press("p")
+        assert screen.source.paused
+        assert "PAUSED" in screen.lines[0]
+        await screen.press("space")
+        assert not screen.source.paused
+        await screen.press("2", "r")
+        assert [line.split()[-1] for line in screen.lines[4:8]] == ["–"] * 4
+        assert "counted from here on" in screen.lines[-1]
+
+
+async def test_stale_data_and_lost_connections_are_told_and_come_back() -> None:
+    async with showing((120, 40)) as screen:
+        screen.clock.now = 36 * SECOND
+        screen.app.tick()
+        assert "engine 6 s old" in screen.lines[0]
+        row = screen.app.last_lines[3]
+        assert all(span.role in ("dim", "cursor") for span in row if span.text.strip())
+        text = await screen.feed(Reading(GATEWAY, None, "connection refused", 37 * SECOND, False))
+        assert "lost: connection refused" in text.splitlines()[0]
+        engine = Engine(started=BEGIN + 38 * SECOND, pid=4999)
+        await screen.feed(Reading(GATEWAY, engine.document(BEGIN + 39 * SECOND), "", 39 * SECOND, True))
+        screen.clock.now = 39 * SECOND
+        await screen.press("8")
+        assert "engine has restarted (process 4999)" in screen.text
+        assert "connection lost: connection refused" in screen.text
+        assert "lost" not in screen.lines[0]
+
+
+async def test_a_baseline_shows_before_and_after() -> None:
+    async with showing((140, 40)) as screen:
+        await screen.press("b")
+        assert "was" in screen.lines[2]
+        engine = Engine(started=BEGIN, per_second=900)
+        document = engine.document(BEGIN + 31 * SECOND)
+        text = await screen.feed(Reading(GATEWAY, document, "", 31 * SECOND, True))
+        orders = next(line for line in text.splitlines() if "max_orders_per_sec" in line)
+        assert orders.split()[-8:][0] != ""
+        assert "+125.0 %" in orders
+        await screen.press("2")
+        assert "p99 was" in screen.lines[3]
+        await screen.press("b")
+        assert "p99 was" not in screen.lines[3]
+
+
+async def test_help_and_palette_open_and_close() -> None:
+    async with showing() as screen:
+        await screen.press("question_mark")
+        assert len(screen.app.screen_stack) == 2
+        assert "regular expression" in "".join(shown_text(screen.app.export_screenshot()))
+        await screen.press("x")
+        assert len(screen.app.screen_stack) == 1
+        await screen.press("ctrl+p", *"show book")
+        await screen.pilot.pause(0.3)
+        await screen.press("enter")
+        await screen.pilot.pause(0.3)
+        assert screen.desk.view.name == "book"
+
+
+@pytest.mark.parametrize("theme", ["textual-light", "nord", "ansi-dark", "ansi-light"])
+async def test_themes_change_colours_and_not_words(theme: str) -> None:
+    async with showing() as screen:
+        before, words = screen.app.role_styles, screen.lines
+        screen.app.theme = theme
+        await screen.pilot.pause()
+        assert screen.app.role_styles != before
+        assert screen.lines == words
+        if theme.startswith("ansi"):
+            assert all(style.color is None or style.color.number is None or style.color.number < 16 for style in screen.app.role_styles.values())
+
+
+@pytest.mark.parametrize("size", [(80, 24), (61, 13), (200, 60), (40, 10), (60, 12), (1, 1)])
+async def test_any_size_is_filled_and_not_overrun(size: tuple[int, int]) -> None:
+    async with showing(size) as screen:
+        for view in VIEWS:
+            screen.desk.show(view.name)
+            screen.app.tick()
+            screen.app.draw()
+            assert len(screen.lines) == size[1]
+            assert size[0] < 60 or max(map(len, screen.lines)) <= size[0]
+        await screen.pilot.resize_terminal(100, 30)
+        await screen.pilot.pause()
+        assert len(screen.lines) == 30
+
+
+async def test_plain_terminals_get_ascii_bars() -> None:
+    desk = Desk(model_after(30)[0], ascii_only=True)
+    async with showing(desk=desk) as screen:
+        for view in ("overview", "latency", "history"):
+            screen.desk.show(view)
+            screen.app.draw()
+            assert not re.search("[▁-█⠀-⣿]", screen.text)
+
+
+async def test_several_stacks_are_shown_one_at_a_time() -> None:
+    other = Watched("10.0.0.7:8000", ("http://10.0.0.7:8000",))
+    model = model_after(30, (STACK, other))[0]
+    async with showing(desk=Desk(model)) as screen:
+        assert "127.0.0.1:8000,8001 BREACH" in screen.lines[2]
+        text = await screen.feed(Reading(other.urls[0], None, "does not take connections within 2 s", 30 * SECOND, False))
+        assert "10.0.0.7:8000 lost" in text
+        await screen.press("]")
+        assert "lost: does not take connections" in screen.lines[0]
+        await screen.press("[")
+        assert "engine" in screen.lines[0]
+
+
+def record(path: Path, seconds: int = 120) -> None:
+    writer, engine, market = Writer(path, (STACK,)), Engine(per_second=50), Market(sessions=3)
+    for second in range(1, seconds + 1):
+        for url, process in ((GATEWAY, engine), (MARKET, market)):
+            document = process.document(BEGIN + second * SECOND)
+            writer.add(Reading(url, document, "", 0, True), document.time)
+    writer.close()
+
+
+async def test_a_recording_plays_stops_scrubs_and_changes_its_speed(tmp_path: Path) -> None:
+    record(tmp_path / "a.top")
+    replay = Replay(Recording(tmp_path / "a.top"))
+    clock = Clock(0)
+    app = Top(Desk(Model(()), replay=replay), None, 4.0, clock=clock)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.pause()
+        screen = Screen(pilot, app, Readings(), clock)
+        app.tick()
+        clock.now = 20 * SECOND
+        app.tick()
+        assert replay.at == BEGIN + 21 * SECOND
+        assert "REPLAY ▶ 20 s of 1 min 59 s x1" in screen.lines[0]
+        assert "14:13:41" in screen.lines[0]
+        await screen.press("left")
+        assert "REPLAY ‖ 19 s" in screen.lines[0]
+        await screen.press("shift+right")
+        assert "REPLAY ‖ 49 s" in screen.lines[0]
+        await screen.press("shift+left", "shift+left", "shift+left")
+        assert "REPLAY ‖ 0 s" in screen.lines[0]
+        await screen.press("greater_than_sign", "space")
+        app.tick()
+        clock.now += 5 * SECOND
+        app.tick()
+        assert "REPLAY ▶ 10 s of 1 min 59 s x2" in screen.lines[0]
+    replay.recording.close()
