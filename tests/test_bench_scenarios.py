@@ -1,0 +1,126 @@
+"""Scenarios and saved results: what ships is right, and what is wrong is named by its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tvops.bench import result as results
+from tvops.bench.doors import DOORS
+from tvops.bench.result import Result, load_result, save_result, saved_path
+from tvops.bench.scenario import load_scenario, phases_of, shipped
+from tvops.errors import UsageError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_scenario_that_ships_is_right_and_documented(name: str) -> None:
+    scenario = load_scenario(name)
+    assert (scenario.name, bool(scenario.text), bool(scenario.targets)) == (name, True, True)
+    assert f"`{name}`" in (ROOT / "docs" / "bench.md").read_text()
+
+
+def test_scenarios_are_those_that_are_promised() -> None:
+    assert {"steady", "ramp", "spike", "stress", "endurance", "volume", "mix"} <= set(shipped())
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_every_door_and_its_options_are_documented(name: str) -> None:
+    page = (ROOT / "docs" / "bench.md").read_text()
+    assert f"`{name}`" in page
+    assert [field for field in DOORS[name].options_type.__struct_fields__ if f"`{field}`" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("loads: []", "1: loads: Expected `array` of length >= 1"),
+        ("loads:\n  - {door: back_door, rate: 1}", "2: loads[0].door: there is no door 'back_door'"),
+        ("loads:\n  - door: redis\n    rte: 1", "3: loads[0].rte: there is no such key"),
+        ("loads:\n  - door: redis\n    rate: much", "3: loads[0].rate: Expected `float | null`, got `str`"),
+        ("loads:\n  - door: redis", "2: loads[0]: needs exactly one of rate"),
+        ("loads:\n  - {door: redis, rate: 1, closed: true}", "2: loads[0]: needs exactly one of rate"),
+        ("loads:\n  - {door: sessions, rate: 1}", "2: loads[0]: sessions listens"),
+        (
+            "loads:\n  - door: redis\n    rate: 1\n    options:\n      mix: {pong: 1}",
+            "5: loads[0].options.mix.pong: there is no such key",
+        ),
+        (
+            "loads:\n  - {door: redis, rate: 1}\ntargets:\n  sessions: {lost: 0}",
+            "4: targets.sessions: is neither stack nor a door",
+        ),
+        (
+            "loads:\n  - {door: redis, rate: 1}\ntargets:\n  redis:\n    p98_ms: 0",
+            "5: targets.redis.p98_ms: there is no such figure",
+        ),
+        ("loads:\n  - {door: redis, rate: 1}\nsearch: {load: 1}", "3: search.load: there are only 1 loads"),
+        ("loads: [{door: redis, rate: 1}]\nsearch: {from: 9, to: 8}", "2: search.from: has to be below search.to"),
+        ("- 1", "1: the file: Expected `object`, got `array`"),
+    ],
+)
+def test_what_is_wrong_is_named_by_file_line_and_key(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_scenario(str(file))
+    assert str(caught.value).startswith(f"{file}:{message}")
+
+
+def test_phases_are_stretched_to_the_time(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("loads: [{door: redis, phases: [{seconds: 1, rate: 10, to: 20}, {seconds: 3, rate: 5}]}]")
+    (load,) = load_scenario(str(file)).loads
+    phases = phases_of(load, 2.0, 40.0)
+    assert [(phase.seconds, phase.rate, phase.to) for phase in phases] == [
+        (2, 10, None),
+        (10, 10, 20),
+        (30, 5, None),
+    ]
+
+
+def a_result() -> Result:
+    return Result(
+        name="orders", started=1, seconds=1.0, warm_up=0.0, seed=1, targets_of={}, spawned=False, scenario={},
+        operations=(),
+    )  # fmt: skip
+
+
+def test_a_result_survives_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TVOPS_DATA_DIR", str(tmp_path))
+    path = save_result(a_result(), "before")
+    assert path == tmp_path / "bench" / "before.json" == saved_path("before")
+    assert load_result("before") == load_result(str(path)) == a_result()
+    assert [file.name for file in path.parent.iterdir()] == ["before.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "is no result of tvops bench"),
+        (b"[]", "is no result of tvops bench"),
+        (b'{"schema": 99}', "has schema 99, this tvops reads 1"),
+        (b'{"schema": 1}', "is no result of tvops bench"),
+        (b"\xff\xfe", "is no result of tvops bench"),
+        (b"[" * 100_000, "is no result of tvops bench"),
+    ],
+)
+def test_what_is_no_result_is_told(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "x.json"
+    file.write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        load_result(str(file))
+
+
+def test_huge_and_missing_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "MAX_FILE_BYTES", 10)
+    file = tmp_path / "x.json"
+    file.write_bytes(msgspec.json.encode(a_result()))
+    with pytest.raises(UsageError, match="is larger than"):
+        load_result(str(file))
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        load_result(str(tmp_path / "y.json"))
+    with pytest.raises(UsageError, match="is no name of a result"):
+        load_result("a b")
