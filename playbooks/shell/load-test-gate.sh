@@ -1,7 +1,8 @@
 #!/bin/sh
 # Puts a load on a running stack and passes only where its own figures stay within the targets.
 #
-#   LOAD='python benchmarks/orders.py --rate 1000 --seconds 60' load-test-gate.sh
+#   LOAD='tvops bench orders --rate 1000 --seconds 60 --gateway http://127.0.0.1:8000' load-test-gate.sh
+#   LOAD='tvops bench run steady --gateway http://127.0.0.1:8000 --market http://127.0.0.1:8001' load-test-gate.sh
 #
 #   LOAD             the command that makes the load: one program with its arguments, which ends by itself with code 0
 #   GATEWAY          address of the order gateway (default http://127.0.0.1:8000)
