@@ -1,0 +1,125 @@
+"""The generator processes of a run, and the cores that they stand on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from tvops.bench.plan import Failed, Finished, Plan, Progress, Ready, Said, Start
+from tvops.errors import TvopsError
+
+READY_SECONDS: Final = 90.0
+CLOSE_SECONDS: Final = 90.0
+"""How long a generator may take to clean up behind itself."""
+
+_LINE_LIMIT = 1 << 28
+_DECODER: msgspec.json.Decoder[Said] = msgspec.json.Decoder(Said)
+
+
+def divided_cores(wanted: int) -> tuple[list[int | None], frozenset[int] | None]:
+    """Give a core to each generator, and the rest to a stack of our own; where there are 2 at most, all share.
+
+    Returns:
+        the core of each generator (None: it shares), and the cores of the stack (None: all).
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    alone = min(wanted, len(cores) - 2)
+    if alone <= 0:
+        return [None] * wanted, None
+    own = cores[-alone:]
+    return [*own, *([None] * (wanted - alone))], frozenset(cores[:-alone])
+
+
+class Child:
+    """One generator process."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.progress = Progress(0, 0, 0)
+
+    async def start(self) -> None:
+        """Start it, and wait until its door is open; raise TvopsError where that fails."""
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tvops.bench.generator",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
+            limit=_LINE_LIMIT,
+        )  # fmt: skip
+        self.pid = self._process.pid
+        self._write(msgspec.json.encode(self.plan))
+        said = await self._hear(READY_SECONDS)
+        if not isinstance(said, Ready):
+            raise TvopsError(f"{self.plan.load.door}: the generator said something else than that it is ready")
+
+    def begin(self, at: int) -> None:
+        """Let it begin at a time of the monotonic clock, ns."""
+        self._write(msgspec.json.encode(Start(at)))
+
+    def stop(self) -> None:
+        """Let it end early, with what it has."""
+        self._write(b"stop")
+
+    async def finished(self, seconds: float, told: Callable[[], None]) -> Finished:
+        """Wait for its end; calls ``told`` whenever there is news."""
+        async with asyncio.timeout(seconds):
+            while True:
+                said = await self._hear(seconds)
+                if isinstance(said, Finished):
+                    return said
+                if isinstance(said, Progress):
+                    self.progress = said
+                    told()
+
+    def _write(self, line: bytes) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            self._process.stdin.write(line + b"\n")
+
+    async def _hear(self, seconds: float) -> Said:
+        assert self._process.stdout is not None
+        door = self.plan.load.door
+        try:
+            line = await asyncio.wait_for(self._process.stdout.readline(), seconds)
+        except TimeoutError:
+            raise TvopsError(f"{door}: the generator says nothing any more") from None
+        if not line:
+            code = await self._process.wait()
+            raise TvopsError(f"{door}: the generator ended with {code}")
+        said = _DECODER.decode(line)
+        if isinstance(said, Failed):
+            raise TvopsError(f"{door}: {said.message}")
+        return said
+
+    async def end(self) -> None:
+        """End it whatever it does."""
+        if getattr(self, "_process", None) is None or self._process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+
+def split(plan: Plan, count: int) -> Sequence[Plan]:
+    """Divide a plan among ``count`` processes: each has its share of the rate, and of the sessions."""
+    if count == 1:
+        return [plan]
+    plans = []
+    for n in range(count):
+        options = dict(plan.load.options)
+        if "sessions" in options:
+            whole, rest = divmod(int(options["sessions"]), count)
+            options["sessions"] = whole + (n < rest)
+        phases = tuple(
+            msgspec.structs.replace(
+                phase, rate=phase.rate / count, to=None if phase.to is None else phase.to / count
+            )
+            for phase in plan.phases
+        )
+        load = msgspec.structs.replace(plan.load, options=options)
+        plans.append(msgspec.structs.replace(plan, load=load, phases=phases, seed=plan.seed + n))
+    return plans

@@ -1,0 +1,345 @@
+"""Carries a scenario out: a stack, the generators, one start for all of them, and a `Result`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import msgspec
+import uvloop
+
+from tvops.bench.capacity import Step as Tried
+from tvops.bench.capacity import search
+from tvops.bench.checks import check, default_targets, void_reason
+from tvops.bench.children import CLOSE_SECONDS, Child, divided_cores, split
+from tvops.bench.doors import DOORS
+from tvops.bench.figures import latency
+from tvops.bench.plan import Finished, Plan
+from tvops.bench.result import Generator, Operation, Result, Step
+from tvops.bench.samples import merged
+from tvops.bench.scenario import Scenario, phases_of
+from tvops.bench.spawned import OwnStackProcess
+from tvops.bench.stack_figures import StackWatch
+from tvops.errors import TvopsError, UsageError
+from tvops.tuning.fingerprint import fingerprint
+from tvops.tuning.host import Host
+
+_LEAD_SECONDS = 0.3
+"""Between the word to begin and the beginning, so that every generator has heard it."""
+
+Told = Callable[[str], None]
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """A scenario and where to carry it out; addresses that are empty stand for a stack of our own."""
+
+    scenario: Scenario
+    gateway: str = ""
+    market: str = ""
+    redis: str = ""
+    most: int = 0  # requests of a closed loop; 0: as many as the time allows
+    told: Told = lambda text: None  # hears of the progress, in one line
+
+
+class _StoppedError(TvopsError):
+    """A search was interrupted; what it has is kept."""
+
+
+def conduct(order: Order) -> Result:
+    """Carry out a scenario; SIGINT and SIGTERM end it early, with what there is.
+
+    Raises:
+        TvopsError: it could not be carried out.
+        KeyboardInterrupt: a signal came before the load began, or a second one.
+    """
+    try:
+        return uvloop.run(_conduct(order))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+async def _conduct(order: Order) -> Result:
+    scenario = order.scenario
+    stopped = asyncio.Event()
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    loaded = False
+
+    def stop() -> None:
+        if loaded and not stopped.is_set():
+            stopped.set()
+        elif task is not None:
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        cores, rest = divided_cores(sum(load.processes for load in scenario.loads))
+        async with _addresses(order, rest) as (urls, spawned):
+            run = _Run(order, urls, spawned, cores, stopped)
+            loaded = True
+            return await (run.once(scenario) if scenario.search is None else run.search())
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def _addresses(order: Order, cores: frozenset[int] | None) -> AsyncIterator[tuple[dict[str, str], bool]]:
+    """Give the address of each target that is needed, and whether the stack is our own."""
+    wanted = {DOORS[load.door].target for load in order.scenario.loads}
+    given = {"gateway": order.gateway, "market": order.market, "redis": order.redis}
+    if "redis" in wanted and not order.redis:
+        raise UsageError("redis: give the server with --redis URL, or in $TVOPS_REDIS_BENCH_URL")
+    missing = [name for name in ("gateway", "market") if name in wanted and not given[name]]
+    if not missing:
+        yield {name: url for name, url in given.items() if url}, False
+        return
+    if order.gateway or order.market:
+        raise UsageError(f"{missing[0]}: give --{missing[0]}, too; without any address bench starts its own stack")
+    stack = order.scenario.stack
+    order.told(f"starting a stack of its own (feed {stack.feed})")
+    async with OwnStackProcess(stack.feed, stack.settings, cores) as own:
+        yield {"gateway": own.gateway, "market": own.market, "redis": order.redis}, True
+
+
+class _Run:
+    """One scenario on one stack."""
+
+    def __init__(
+        self,
+        order: Order,
+        urls: dict[str, str],
+        spawned: bool,
+        cores: Sequence[int | None],
+        stopped: asyncio.Event,
+    ) -> None:
+        self.order = order
+        self.urls = {name: url for name, url in urls.items() if url}
+        self.spawned = spawned
+        self.cores = cores
+        self.stopped = stopped
+        self.fingerprint = fingerprint(Host())
+        targets = order.scenario.targets
+        doors = [load.door for load in order.scenario.loads]
+        named = {about.partition(".")[0] for about in targets}
+        self.targets = default_targets([door for door in doors if door not in named]) | targets
+        ports = [url for name, url in self.urls.items() if name != "redis"]
+        self.watch = StackWatch(ports, os.environ.get("TVOPS_API_KEY", ""))
+
+    async def once(self, scenario: Scenario) -> Result:
+        """Carry it out once."""
+        self.watch.forget()
+        before = await self.watch.figures()
+        children = self._children(scenario)
+        started = time.time_ns()
+        try:
+            await _all(child.start() for child in children)
+            begin = time.monotonic_ns() + int(_LEAD_SECONDS * 1e9)
+            for child in children:
+                child.begin(begin)
+            finished = await self._follow(scenario, children, begin)
+        finally:
+            await asyncio.gather(*(child.end() for child in children))
+        measured = begin + int(scenario.warm_up * 1e9)
+        operations = _operations(finished)
+        seconds = max((end.end - measured) / 1e9 for end in finished)
+        memory = self.watch.samples(measured)
+        return Result(
+            name=scenario.name,
+            started=started,
+            seconds=round(max(seconds, 0.0), 3),
+            warm_up=scenario.warm_up,
+            seed=scenario.seed,
+            loop="closed" if any(load.closed for load in scenario.loads) else "open",
+            targets_of={name: _without_secrets(url) for name, url in self.urls.items()},
+            spawned=self.spawned,
+            scenario=msgspec.to_builtins(scenario),
+            fingerprint=self.fingerprint,
+            operations=operations,
+            generators=tuple(_generator(child, end) for child, end in zip(children, finished, strict=True)),
+            void=void_reason(operations, self.targets),
+            partial=self._partial(operations),
+            checks=check(self.targets, operations, memory),
+            memory=memory,
+            before=before,
+            after=await self.watch.figures(),
+            notes=self._notes(),
+        )
+
+    def _partial(self, operations: Sequence[Operation]) -> str:
+        if self.stopped.is_set():
+            return "interrupted: what there was until then"
+        return "" if operations else "nothing was measured"
+
+    def _notes(self) -> tuple[str, ...]:
+        notes = []
+        if None in self.cores:
+            notes.append(f"{os.cpu_count()} cores: generators and stack share them, and compete")
+        if self.spawned:
+            notes.append("the stack was started by bench, with a data directory of its own")
+        return tuple(notes)
+
+    def _children(self, scenario: Scenario) -> list[Child]:
+        plans: list[Plan] = []
+        for n, load in enumerate(scenario.loads):
+            plan = Plan(
+                load=load,
+                url=self.urls[DOORS[load.door].target],
+                phases=phases_of(load, scenario.warm_up, scenario.seconds),
+                warm_up=scenario.warm_up,
+                seconds=scenario.seconds,
+                seed=scenario.seed + 1000 * n,
+                core=None,
+                clean_up=not self.spawned,
+                most=self.order.most,
+            )
+            plans += split(plan, load.processes)
+        placed = [msgspec.structs.replace(plan, core=core) for plan, core in zip(plans, self.cores, strict=True)]
+        return [Child(plan) for plan in placed]
+
+    async def _follow(self, scenario: Scenario, children: Sequence[Child], begin: int) -> list[Finished]:
+        """Wait for the end, watch the stack meanwhile, and pass on the word to stop."""
+
+        def told() -> None:
+            passed = (time.monotonic_ns() - begin) / 1e9 - scenario.warm_up
+            part = f"{passed:.0f} of {scenario.seconds:g} s" if passed >= 0 else "warming up"
+            counts = [
+                f"{child.plan.load.door} {child.progress.answered:,}"
+                + (f" ({child.progress.failed:,} failed)" if child.progress.failed else "")
+                for child in children
+            ]
+            self.order.told(f"{part}: {', '.join(counts)}")
+
+        timeout = max(child.plan.load.timeout for child in children)
+        longest = _LEAD_SECONDS + scenario.warm_up + scenario.seconds + timeout + CLOSE_SECONDS
+        helpers = [asyncio.create_task(self._look()), asyncio.create_task(self._pass_on(children))]
+        try:
+            return await _all(child.finished(longest, told) for child in children)
+        except TimeoutError:
+            raise TvopsError(f"the run did not end within {longest:.0f} s") from None
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            await self.watch.look()
+
+    async def _pass_on(self, children: Sequence[Child]) -> None:
+        await self.stopped.wait()
+        for child in children:
+            child.stop()
+
+    async def search(self) -> Result:
+        """Look for the highest rate that keeps the targets; the result is that of the best step."""
+        scenario = self.order.scenario
+        wanted = scenario.search
+        assert wanted is not None
+        results: list[tuple[float, Result]] = []
+        steps: list[Step] = []
+        loop = asyncio.get_running_loop()
+
+        async def step(rate: float) -> Tried:
+            if self.stopped.is_set():
+                raise _StoppedError("interrupted")
+            self.order.told(f"step {len(steps) + 1}: {rate:,.0f}/s")
+            result = await self.once(_with_rate(scenario, wanted.load, rate))
+            results.append((rate, result))
+            steps.append(_step(rate, result, scenario.loads[wanted.load].door, self.watch.busiest))
+            last = steps[-1]
+            return Tried(load=rate, achieved=last.achieved, kept=last.kept, void=last.void)
+
+        def measure(rate: float) -> Tried:
+            return asyncio.run_coroutine_threadsafe(step(rate), loop).result()
+
+        with contextlib.suppress(_StoppedError):
+            await asyncio.to_thread(search, measure, wanted.first, wanted.to)
+        kept = [(rate, result) for rate, result in results if result.verdict == "passed"]
+        rate, chosen = max(kept, key=lambda pair: pair[0]) if kept else results[0]
+        return msgspec.structs.replace(
+            chosen,
+            steps=tuple(sorted(steps, key=lambda each: each.rate)),
+            knee=rate if kept else None,
+            partial="interrupted: the search was not finished" if self.stopped.is_set() else "",
+            notes=(*chosen.notes, _conclusion(rate if kept else None, steps, wanted.to)),
+        )
+
+
+async def _all(awaitables: Any) -> list[Any]:
+    """Await all at once; the first failure ends the others."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(awaitable) for awaitable in awaitables]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def _with_rate(scenario: Scenario, number: int, rate: float) -> Scenario:
+    loads = tuple(
+        msgspec.structs.replace(load, rate=rate) if n == number else load for n, load in enumerate(scenario.loads)
+    )
+    return msgspec.structs.replace(scenario, loads=loads)
+
+
+def _step(rate: float, result: Result, door: str, busy: float) -> Step:
+    own = [operation for operation in result.operations if operation.door == door]
+    whole = merged(own) if own else None
+    response, service = (whole.response, whole.service) if whole else (None, None)
+    marks = [
+        int(value) if histogram and (value := latency(histogram, mark)) is not None else None
+        for histogram, mark in ((response, "p50"), (response, "p99"), (service, "p50"))
+    ]
+    return Step(
+        rate=rate,
+        achieved=whole.rate if whole else 0.0,
+        kept=result.verdict == "passed",
+        void=result.void,
+        response_p50=marks[0],
+        response_p99=marks[1],
+        service_p50=marks[2],
+        errors=whole.errors if whole else 0,
+        samples=whole.sent if whole else 0,
+        busy=busy,
+    )
+
+
+def _conclusion(knee: float | None, steps: Sequence[Step], most: float) -> str:
+    if knee is None:
+        return "not even the first rate kept the targets" if not steps[0].void else "the first rate was void"
+    if knee >= most:
+        return f"the targets were kept up to the end of the search, {most:,.0f}/s"
+    above = min((step for step in steps if step.rate > knee), key=lambda step: step.rate, default=None)
+    if above is None:
+        return f"the search ended at {knee:,.0f}/s"
+    why = f"void: {above.void}" if above.void else "missed the targets"
+    return f"{knee:,.0f}/s kept the targets; {above.rate:,.0f}/s {why}"
+
+
+def _operations(finished: Sequence[Finished]) -> tuple[Operation, ...]:
+    found: dict[str, list[Operation]] = {}
+    for end in finished:
+        for operation in end.operations:
+            found.setdefault(operation.key, []).append(operation)
+    return tuple(merged(same) for same in found.values())
+
+
+def _generator(child: Child, end: Finished) -> Generator:
+    seconds = child.plan.warm_up + child.plan.seconds
+    own = child.plan.core if not end.detail else None
+    return Generator(
+        door=child.plan.load.door, pid=child.pid, core=own, cpu_percent=100 * end.cpu_seconds / seconds,
+        detail=end.detail,
+    )  # fmt: skip
+
+
+def _without_secrets(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

@@ -1,0 +1,115 @@
+"""Which order comes next: a mix of new, amend, cancel and IOC by shares, all far below the market."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from typing import Annotated, Final
+
+import msgspec
+import numpy as np
+
+from tvops.engine.instruments import DecimalError, Step
+from tvops.errors import UsageError
+
+NEW, AMEND, CANCEL, IOC = range(4)
+NAMES: Final = ("new", "amend", "cancel", "ioc")
+
+_PATTERN: Final = 1 << 13
+_PRICES: Final = 400
+"""Ticks over which orders spread."""
+_LOTS: Final = 100
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
+
+
+class Mix(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Shares of the kinds of requests; what is not named has none, and what they add up to does not matter."""
+
+    new: Share = 0
+    amend: Share = 0
+    cancel: Share = 0
+    ioc: Share = 0
+
+
+USUAL: Final = Mix(new=60, amend=10, cancel=25, ioc=5)
+
+
+class Symbol(msgspec.Struct, frozen=True):
+    """An instrument as `/v1/symbols` has it."""
+
+    symbol: str
+    tick_size: str
+    lot_size: str
+    price_low: str
+    price_high: str
+
+
+class OrderFlow:
+    """Decides what each request is, and keeps track of the orders that rest.
+
+    Orders rest at a thousandth of the price band, where nothing trades. An amend or a cancel without an order to
+    go for becomes a new order. An order whose fate is not known is cancelled afterwards, too.
+    """
+
+    def __init__(self, mix: Mix, seed: int, capacity: int) -> None:
+        shares = np.array([mix.new, mix.amend, mix.cancel, mix.ioc], np.float64)
+        if not shares.sum():
+            raise UsageError("mix: at least one share has to be above 0")
+        chance = np.random.default_rng(seed)
+        self._pattern = chance.choice(4, size=_PATTERN, p=shares / shares.sum()).astype(np.uint8).tobytes()
+        self._about = np.zeros(capacity, np.int64).data  # the order that a request is about, by its number
+        self._fresh: deque[int] = deque()
+        self._amended: deque[int] = deque()
+        self._doubtful: set[int] = set()
+        self.run = f"bench-{secrets.token_hex(4)}"
+        """What the client ids of this run begin with."""
+
+    def use(self, symbol: Symbol) -> None:
+        """Take prices and quantities from an instrument."""
+        try:
+            tick, lot = Step("tick size", symbol.tick_size), Step("lot size", symbol.lot_size)
+            low, high = tick.parse(symbol.price_low), tick.parse(symbol.price_high)
+        except DecimalError as error:
+            raise UsageError(f"{symbol.symbol}: {error}") from None
+        base = low + (high - low) // 1000
+        self.prices = [tick.format(base + n) for n in range(2 * _PRICES)]
+        self.quantity = lot.format(_LOTS)
+
+    def choose(self, number: int) -> int:
+        """Give what the request is: NEW, AMEND, CANCEL or IOC."""
+        kind = self._pattern[number % _PATTERN]
+        if kind == AMEND and self._fresh:
+            self._about[number] = self._fresh.popleft()
+        elif kind == CANCEL and (resting := self._amended or self._fresh):
+            self._about[number] = resting.popleft()
+        else:
+            self._about[number] = number
+            return kind if kind == IOC else NEW
+        return kind
+
+    def about(self, number: int) -> str:
+        """Give the client id of the order that a request is about."""
+        return f"{self.run}-{self._about[number]}"
+
+    def price(self, number: int, kind: int) -> str:
+        """Give a price; amends have others than new orders, so that each one changes something."""
+        return self.prices[number % _PRICES + (_PRICES if kind == AMEND else 0)]
+
+    def settled(self, number: int, kind: int, status: int) -> None:
+        """Note the answer to a request."""
+        order = self._about[number]
+        if status >= 500 or (status >= 300 and kind in (AMEND, CANCEL)):
+            self._doubtful.add(order)
+        elif status < 300 and kind == NEW:
+            self._fresh.append(order)
+        elif status < 300 and kind == AMEND:
+            self._amended.append(order)
+
+    def doubt(self, number: int) -> None:
+        """Note that it is not known what came of a request."""
+        self._doubtful.add(self._about[number])
+
+    def leftovers(self) -> list[str]:
+        """Give the client ids of the orders that rest, or may."""
+        return [f"{self.run}-{number}" for number in (*self._fresh, *self._amended, *sorted(self._doubtful))]

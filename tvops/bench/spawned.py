@@ -1,0 +1,116 @@
+"""A stack of bench's own: `tvops serve` on free ports, with a data directory that goes away with it."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from tvops.bench.addresses import fetch
+from tvops.errors import ServerError, TvopsError
+
+READY_SECONDS = 120.0
+_STOP_SECONDS = 15.0
+_PR_SET_PDEATHSIG = 1
+
+
+def free_port() -> int:
+    """Give a loopback port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class OwnStackProcess:
+    """A running `tvops serve`, ended on the way out; use it as an async context."""
+
+    def __init__(self, feed: str, settings: Mapping[str, object], cores: frozenset[int] | None = None) -> None:
+        self._feed = feed
+        self._settings = settings
+        self._cores = cores  # that it may use; None: all
+        self._gateway, self._market = free_port(), free_port()
+
+    @property
+    def gateway(self) -> str:
+        """Address of the order gateway."""
+        return f"http://127.0.0.1:{self._gateway}"
+
+    @property
+    def market(self) -> str:
+        """Address of market data."""
+        return f"http://127.0.0.1:{self._market}"
+
+    async def __aenter__(self) -> OwnStackProcess:
+        self._folder = tempfile.TemporaryDirectory(prefix="tvops-bench-", ignore_cleanup_errors=True)
+        self._log = (Path(self._folder.name) / "serve.log").open("w+b")
+        arguments = [
+            "serve", "--feed", self._feed, "--data-dir", str(Path(self._folder.name) / "data"),
+            "--gateway-port", str(self._gateway), "--market-port", str(self._market),
+            "--set", "log_level=error",
+        ]  # fmt: skip
+        for key, value in self._settings.items():
+            arguments += ["--set", f"{key}={str(value).lower() if isinstance(value, bool) else value}"]
+        # Nothing of the user's own stack may reach this one: not its servers, not its settings.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TVOPS_")}
+        self.process = subprocess.Popen(  # noqa: ASYNC220  (it outlives this coroutine, and starts in no time)
+            [sys.executable, "-m", "tvops", *arguments],
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=environment,
+            start_new_session=True, preexec_fn=self._prepare,
+        )  # fmt: skip
+        try:
+            await self._ready()
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(self._end))
+            raise
+        return self
+
+    def _prepare(self) -> None:
+        """In the child: end with bench, and leave its cores alone."""
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if self._cores:
+            os.sched_setaffinity(0, self._cores)
+
+    async def _ready(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while not all([await asyncio.to_thread(_healthy, url) for url in (self.gateway, self.market)]):
+            if self.process.poll() is not None:
+                raise TvopsError(f"the stack of the bench did not start: {self._last_words()}")
+            if time.monotonic() > deadline:
+                raise TvopsError(f"the stack of the bench was not ready after {READY_SECONDS:g} s")
+            await asyncio.sleep(0.1)
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = self._log.read(1 << 16).decode(errors="replace").strip().splitlines()
+        return lines[-1][:300] if lines else f"it ended with {self.process.returncode}"
+
+    async def __aexit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        await asyncio.shield(asyncio.to_thread(self._end))
+
+    def _end(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self._log.close()
+        self._folder.cleanup()
+
+
+def _healthy(url: str) -> bool:
+    try:
+        fetch(url, "/health", timeout=2.0)
+    except ServerError:
+        return False
+    return True
