@@ -33,7 +33,7 @@ def operation(
     door, _, name = key.partition(".")
     return Operation(
         door=door, name=name, sent=count, answered=int(good.sum()), errors=errors, timeouts=0,
-        outcomes={"201": int(good.sum()), **({"429": errors} if errors else {})}, rate=good.sum() / seconds,
+        outcomes={"201": int(good.sum()), **({"429": errors} if errors else {})}, rate=float(good.sum() / seconds),
         planned_rate=rate, response=packed(response), service=packed(service),
         lateness=packed(rng.exponential(20e3, count).astype(np.int64)),
         series=series_of(second, response, np.ones(count, bool), good, seconds),

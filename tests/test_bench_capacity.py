@@ -5,6 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tvops import cli
+from tvops.bench.capacity import Step, assess, search
+from tvops.bench.capacity_text import sentences
 from tvops.bench.scaling import fit_demand, fit_scaling, usl
 
 LOADS = np.array([1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64], float)
@@ -115,3 +118,67 @@ def test_load_that_costs_nothing_has_no_saturation():
     demand = fit_demand(np.array([1.0, 2, 3, 4]), np.array([0.3, 0.2, 0.2, 0.1]), seed=1)
     assert demand.seconds.value == 0
     assert demand.saturation(2.0) is None
+
+
+def knee_at(limit: float, void: bool = False):
+    tried = []
+
+    def measure(load: float) -> Step:
+        tried.append(load)
+        kept, achieved = load <= limit, min(load, 1.1 * limit)
+        return Step(
+            load=load, achieved=achieved, kept=kept or void, why="" if kept else "p99 was 41",
+            void="late" if void and not kept else "", busy=0.1 + 5e-4 * achieved, busiest=4e-4 * achieved,
+            process="engine",
+        )  # fmt: skip
+
+    return measure, tried
+
+
+@given(st.floats(250, 40_000))
+@settings(deadline=None)
+def test_the_search_closes_in_on_the_knee_and_no_more(limit):
+    measure, tried = knee_at(limit)
+    steps = search(measure, 200, 50_000)
+    found = assess("orders", "orders/s", steps, [], "", 4, 1)
+    assert found.carried is not None
+    assert found.carried.low <= limit <= found.carried.high
+    assert found.carried.high / found.carried.low < 1.15
+    assert [step.load for step in steps] == sorted(tried)
+    assert max(tried) <= 50_000
+
+
+def test_loads_that_are_counted_stay_whole():
+    measure, tried = knee_at(37)
+    search(measure, 5, 500, whole=True)
+    assert all(load == round(load) for load in tried)
+    assert 36 in tried or 37 in tried or 38 in tried
+
+
+def test_what_ended_the_search_is_told():
+    first = assess("orders", "orders/s", search(knee_at(100)[0], 200, 1000), [], "", 4, 1)
+    assert first.carried is None
+    assert "nothing inside the targets: at 200 orders/s p99 was 41" in sentences(first)[0]
+    never = assess("orders", "orders/s", search(knee_at(1e9)[0], 200, 1000), [], "", 4, 1)
+    assert "not reached: 1,000 orders/s" in sentences(never)[0]
+    late = assess("orders", "orders/s", search(knee_at(500, void=True)[0], 200, 1000), [], "", 4, 1)
+    assert "the generator, not the stack" in sentences(late)[0]
+    assert late.carried is not None
+    assert late.carried.value <= 500
+
+
+def test_the_next_instance_is_bounded_by_the_cores_that_are_left():
+    steps = search(knee_at(1000)[0], 200, 5000)
+    on_one, on_many = (assess("orders", "orders/s", steps, [], "", cores, 1).next_instance for cores in (1, 16))
+    assert on_one is not None
+    assert on_one.this_host is not None
+    # 0.2 cores for two at rest, 5e-4 an order: (1 - 0.2) / 5e-4 = 1600, less the 990 that the first one takes
+    assert on_one.this_host.value == pytest.approx(1600 - on_one.own_host.value, rel=0.01)
+    assert on_many is not None
+    assert on_many.this_host is not None
+    assert on_many.this_host.value == on_many.own_host.value
+
+
+def test_the_command_says_what_it_does_not_know(capsys):
+    assert cli.run(["bench", "capacity", "coffee"]) == 2
+    assert "'coffee' is no kind of load" in capsys.readouterr().err

@@ -50,16 +50,20 @@ def document(title: str, verdict: str, meta: str, parts: Iterable[str], version:
 
 def write_page(path: Path, page: str) -> None:
     """Write a page, whole or not at all; raise UsageError where that is not possible."""
+    written = None
     try:
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            written = Path(file.name)
             file.write(page)
         # A report is for others to read, as far as the umask allows.
         umask = os.umask(0)
         os.umask(umask)
-        Path(file.name).chmod(0o666 & ~umask)
-        Path(file.name).replace(path)
+        written.chmod(0o666 & ~umask)
+        written.replace(path)
     except OSError as error:
-        raise UsageError(f"--html {path}: cannot be written: {error.strerror or error}") from None
+        if written is not None:
+            written.unlink(missing_ok=True)
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def pill(verdict: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from tvops.commands.bench import comparing, experimenting, loading
+from tvops.commands.bench import comparing, experimenting, loading, sizing
 
-SUBCOMMANDS = (loading, comparing, experimenting)
+SUBCOMMANDS = (loading, comparing, experimenting, sizing)
 """The modules of this package whose `app` holds subcommands."""
 
 app = typer.Typer(no_args_is_help=True)

@@ -77,3 +77,12 @@ def report(
 
     write_page(html, run_page(load_result(result)))
     return 0
+
+
+@app.command()
+def locustfile() -> int:
+    """Print where the locustfile is that ships, for those who have Locust."""
+    from importlib.resources import files
+
+    typer.echo(files("tvops.bench").joinpath("locustfile.py"))
+    return 0
