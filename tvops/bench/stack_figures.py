@@ -55,7 +55,7 @@ class StackWatch:
         self._busy.clear()
 
     def samples(self, begin: int) -> tuple[MemorySample, ...]:
-        """Give what was noted since ``begin``, ns of the monotonic clock; the looks of one round have one second."""
+        """Give what was noted since ``begin`` (ns of the monotonic clock), by full seconds."""
         return tuple(
             MemorySample(second=float(round((when - begin) / 1e9)), process=process, bytes=size)
             for when, process, size in self.memory
