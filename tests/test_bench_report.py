@@ -99,8 +99,8 @@ def test_two_runs_and_their_conditions():
 
 
 def test_an_experiment_and_a_capacity():
-    page = checked(ab_page(run_ab(runs(0.3)[0], ("durability=strict", "the defaults"), 8, 1)))
-    assert "durability=strict" in page
+    page = checked(ab_page(run_ab(runs(0.3)[0], ("batch_interval_ms=10", "the defaults"), 8, 1)))
+    assert "batch_interval_ms=10" in page
     assert "worse" in page
     checked(ab_page(run_ab(runs(0, void=set(range(99)))[0], ("a", "b"), 6, 1)))
     page = checked(capacity_page(capacity()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -21,6 +22,7 @@ WARM_UP = typer.Option(2.0, min=0, max=3600, help="Seconds before that, which do
 SEED = typer.Option(1, min=0, help="Seed of everything random.")
 POISSON = typer.Option(False, "--poisson", help="Random arrivals (Poisson) in place of even ones.")
 SAVE = typer.Option("", metavar="NAME", help="Keep the result under this name, or in this file.")
+HTML = typer.Option(None, metavar="FILE", help="Write a report that opens in any browser.")
 JSON = typer.Option(False, "--json", help="Print the result as JSON.")
 
 DONE, MISSED, VOID, INTERRUPTED = 0, 3, 4, 130
@@ -44,6 +46,7 @@ def orders(
     seed: int = SEED,
     gateway: str = GATEWAY,
     save: str = SAVE,
+    html: Path | None = HTML,
     as_json: bool = JSON,
 ) -> int:
     """Send orders at a rate.
@@ -69,7 +72,7 @@ def orders(
     )  # fmt: skip
     limit = {"rate_limit": 1_000_000 if closed else max(5000.0, 4 * rate)}
     scenario = _scenario("orders", seconds, warm_up, seed, load, "synthetic:100", limit)
-    return _carry_out(Order(scenario=scenario, gateway=gateway, most=count if closed else 0), save, as_json)
+    return _carry_out(Order(scenario=scenario, gateway=gateway, most=count if closed else 0), save, html, as_json)
 
 
 @app.command()
@@ -86,6 +89,7 @@ def ticks(
     seed: int = SEED,
     market: str = MARKET,
     save: str = SAVE,
+    html: Path | None = HTML,
     as_json: bool = JSON,
 ) -> int:
     """Listen to market data in many sessions.
@@ -103,7 +107,7 @@ def ticks(
     )  # fmt: skip
     own = {"max_sessions": sessions + 10}
     scenario = _scenario("ticks", seconds, warm_up, seed, load, f"synthetic:{rate}", own)
-    return _carry_out(Order(scenario=scenario, market=market), save, as_json)
+    return _carry_out(Order(scenario=scenario, market=market), save, html, as_json)
 
 
 @app.command()
@@ -121,6 +125,7 @@ def redis(
     warm_up: float = WARM_UP,
     seed: int = SEED,
     save: str = SAVE,
+    html: Path | None = HTML,
     as_json: bool = JSON,
 ) -> int:
     """Send commands to a Valkey or Redis server; one that keeps a ledger is refused.
@@ -136,7 +141,7 @@ def redis(
         arrivals="poisson" if poisson else "constant",
     )  # fmt: skip
     scenario = _scenario("redis", seconds, warm_up, seed, load, "synthetic:100", {})
-    return _carry_out(Order(scenario=scenario, redis=_redis_url(server)), save, as_json)
+    return _carry_out(Order(scenario=scenario, redis=_redis_url(server)), save, html, as_json)
 
 
 @app.command()
@@ -151,6 +156,7 @@ def run(
         "", "--redis", metavar="URL", help="Server; with a password: $TVOPS_REDIS_BENCH_URL."
     ),
     save: str = SAVE,
+    html: Path | None = HTML,
     as_json: bool = JSON,
 ) -> int:
     """Carry a scenario out, and hold what was found against its targets.
@@ -167,7 +173,7 @@ def run(
         load_scenario(scenario), **{name: value for name, value in changes.items() if value is not None}
     )
     order = Order(scenario=chosen, gateway=gateway, market=market, redis=_redis_url(server))
-    return _carry_out(order, save, as_json)
+    return _carry_out(order, save, html, as_json)
 
 
 @app.command("list")
@@ -204,7 +210,7 @@ def _scenario(
     return read_scenario(Located(Path(f"tvops bench {name}"), value, {}))
 
 
-def _carry_out(order: Order, save: str, as_json: bool) -> int:
+def _carry_out(order: Order, save: str, html: Path | None, as_json: bool) -> int:
     import msgspec
 
     from tvops.bench.conduct import conduct
@@ -218,6 +224,11 @@ def _carry_out(order: Order, save: str, as_json: bool) -> int:
     typer.echo(msgspec.json.encode(result) if as_json else render(result), nl=as_json)
     if save:
         typer.echo(f"saved: {save_result(result, save)}", err=True)
+    if html is not None:
+        from tvops.bench.page import write_page
+        from tvops.bench.report import run_page
+
+        write_page(html, run_page(result))
     return {"void": VOID, "partial": INTERRUPTED, "missed": MISSED}.get(result.verdict, DONE)
 
 
