@@ -176,7 +176,8 @@ async def time_service(arguments: argparse.Namespace) -> list[tuple[bool, float,
             context.Process(target=run_service, args=(theirs, settings, urls), daemon=True).start()
             port = await asyncio.to_thread(ours.recv)
             arguments.processes, arguments.encoding = 1, "binary"
-            clients = await asyncio.to_thread(Clients, context, f"ws://127.0.0.1:{port}", arguments)
+            clients = Clients(f"http://127.0.0.1:{port}", arguments)
+            await clients.start()
             bus = await Bus.connect(settings, urls)
             order = [False, *([True, False, False, True] * arguments.pairs)[: 2 * arguments.pairs]]
             length = len(order) * (arguments.seconds + 1) + 5
@@ -187,7 +188,7 @@ async def time_service(arguments: argparse.Namespace) -> list[tuple[bool, float,
                 spent, records = await asyncio.to_thread(ours.recv)
                 windows.append((on, 100 * spent / arguments.seconds, round(records / arguments.seconds)))
             await end_tasks([load])
-            await asyncio.to_thread(clients.collect)
+            await clients.collect()
             ours.send(None)
             await bus.close()
         finally:
