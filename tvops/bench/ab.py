@@ -1,7 +1,8 @@
 """A against B by interleaved runs: pairs in random order, and an A/A control that says what noise is.
 
 Half of the control comes first, the rest between the pairs, so that it sees the noise of the whole time. A pair
-with a void run is dropped. The statistics are those of `tvops.statistics`, corrected over all figures.
+with a void run is dropped and measured again at the end, until more were dropped than there should be pairs. The
+statistics are those of `tvops.statistics`, corrected over all figures.
 """
 
 from __future__ import annotations
@@ -116,16 +117,30 @@ class Experiment:
         self._random = random.Random(seed)  # noqa: S311 - no secret hangs on it
 
     def run(self) -> None:
-        """Measure the control and all pairs."""
+        """Measure the control and all pairs; those that were void once more, as long as it is not most of them."""
         first = self._count - self._count // 2
-        for number in range(first):
-            self._pair(self.control, f"A/A {number + 1}/{self._count}", ("a", "a"))
+        for _ in range(first):
+            self._control()
         for number in range(self._count):
-            self._pair(self.pairs, f"A/B {number + 1}/{self._count}", ("a", "b"))
+            self._comparison()
             if number % 2:
-                self._pair(self.control, f"A/A {first + number // 2 + 1}/{self._count}", ("a", "a"))
+                self._control()
+        while min(len(self.control), len(self.pairs)) < self._count and not self._hopeless:
+            (self._control if len(self.control) < len(self.pairs) else self._comparison)()
+
+    @property
+    def _hopeless(self) -> bool:
+        return len(self.dropped) > self._count
+
+    def _control(self) -> None:
+        self._pair(self.control, f"A/A {len(self.control) + 1}/{self._count}", ("a", "a"))
+
+    def _comparison(self) -> None:
+        self._pair(self.pairs, f"A/B {len(self.pairs) + 1}/{self._count}", ("a", "b"))
 
     def _pair(self, pairs: list[Pair], text: str, sides: tuple[SideName, SideName]) -> None:
+        if self._hopeless:
+            return
         self._tell(text)
         order = self._random.sample((0, 1), 2)
         taken = {which: self._measure(sides[which]) for which in order}
