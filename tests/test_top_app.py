@@ -1,26 +1,17 @@
-"""`tvops top` on a screen: keys, mouse, sizes and looks with made-up data, and the real thing in tmux on a real stack."""
+"""`tvops top` on a screen: keys, mouse, sizes and looks with made-up data, and the real thing in tmux."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import threading
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 from textual.pilot import Pilot
 
-from tests.stack import Stack, free_port
 from tests.top_documents import BEGIN, GATEWAY, MARKET, SECOND, STACK, Engine, Market, model_after
 from tvops.telemetry_client import Reading
 from tvops.top.addresses import Stack as Watched
@@ -32,7 +23,6 @@ from tvops.top.lines import plain
 from tvops.top.model import Model
 from tvops.top.recording import Recording, Writer
 from tvops.top.replay import Replay
-from tvops.top.sampler import Sampler
 from tvops.top.scene import BookReading, Depth
 
 ROOT = Path(__file__).parent.parent
@@ -70,8 +60,14 @@ BOOK = BookReading(
     ("BTC-USDT", "ETH-USDT", "SOL-USDT"),
     Depth(
         "BTC-USDT",
-        [(f"{59_999 - level * 1.25:.2f}", f"{0.12 + level * level % 7 * 0.31:.5f}", 1 + level % 3) for level in range(40)],
-        [(f"{60_001 + level * 1.25:.2f}", f"{0.21 + level * level % 5 * 0.27:.5f}", 1 + level % 4) for level in range(40)],
+        [
+            (f"{59_999 - level * 1.25:.2f}", f"{0.12 + level * level % 7 * 0.31:.5f}", 1 + level % 3)
+            for level in range(40)
+        ],
+        [
+            (f"{60_001 + level * 1.25:.2f}", f"{0.21 + level * level % 5 * 0.27:.5f}", 1 + level % 4)
+            for level in range(40)
+        ],
     ),
     "",
     30 * SECOND,
@@ -110,7 +106,11 @@ class Screen:
 
 @contextlib.asynccontextmanager
 async def showing(
-    size: tuple[int, int] = (80, 24), desk: Desk | None = None, now: int = 30 * SECOND, path: Path | None = None, theme: str = ""
+    size: tuple[int, int] = (80, 24),
+    desk: Desk | None = None,
+    now: int = 30 * SECOND,
+    path: Path | None = None,
+    theme: str = "",
 ) -> AsyncIterator[Screen]:
     source, clock = Readings(), Clock(now)
     source.book = BOOK
@@ -127,7 +127,9 @@ def golden(name: str, text: str) -> None:
     if os.environ.get("TVOPS_TEST_UPDATE"):
         file.parent.mkdir(exist_ok=True)
         file.write_text(text + "\n")
-    assert text + "\n" == file.read_text(), f"{name} looks different; if it is meant to, run with TVOPS_TEST_UPDATE=1"
+    assert text + "\n" == file.read_text(), (
+        f"{name} looks different; if it is meant to, run with TVOPS_TEST_UPDATE=1"
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -144,7 +146,12 @@ async def test_a_view_looks_as_it_did(view: str, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(
     "name, view, theme",
-    [("overview", "overview", ""), ("latency", "latency", ""), ("book", "book", ""), ("light", "redis", "textual-light")],
+    [
+        ("overview", "overview", ""),
+        ("latency", "latency", ""),
+        ("book", "book", ""),
+        ("light", "redis", "textual-light"),
+    ],
 )
 async def test_screenshots_of_the_documentation_are_those_of_today(name: str, view: str, theme: str) -> None:
     async with showing((120, 40), theme=theme) as screen:
@@ -368,7 +375,10 @@ async def test_themes_change_colours_and_not_words(theme: str) -> None:
         assert screen.app.role_styles != before
         assert screen.lines == words
         if theme.startswith("ansi"):
-            assert all(style.color is None or style.color.number is None or style.color.number < 16 for style in screen.app.role_styles.values())
+            assert all(
+                style.color is None or style.color.number is None or style.color.number < 16
+                for style in screen.app.role_styles.values()
+            )
 
 
 @pytest.mark.parametrize("size", [(80, 24), (61, 13), (200, 60), (40, 10), (60, 12), (1, 1)])
@@ -399,7 +409,9 @@ async def test_several_stacks_are_shown_one_at_a_time() -> None:
     model = model_after(30, (STACK, other))[0]
     async with showing(desk=Desk(model)) as screen:
         assert "127.0.0.1:8000,8001 BREACH" in screen.lines[2]
-        text = await screen.feed(Reading(other.urls[0], None, "does not take connections within 2 s", 30 * SECOND, False))
+        text = await screen.feed(
+            Reading(other.urls[0], None, "does not take connections within 2 s", 30 * SECOND, False)
+        )
         assert "10.0.0.7:8000 lost" in text
         await screen.press("]")
         assert "lost: does not take connections" in screen.lines[0]
@@ -442,3 +454,169 @@ async def test_a_recording_plays_stops_scrubs_and_changes_its_speed(tmp_path: Pa
         app.tick()
         assert "REPLAY ▶ 10 s of 1 min 59 s x2" in screen.lines[0]
     replay.recording.close()
+
+
+@contextlib.contextmanager
+def endpoint(answer: bytes | None, piece: int = 1 << 20, wait: float = 0.0) -> Iterator[str]:
+    """Listen on a port and say ``answer`` to everybody (None: nothing at all), so many bytes at a time."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    taken: list[socket.socket] = []
+
+    def serve(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection.recv(4096)
+            for begin in range(0, len(answer or b""), piece):
+                connection.sendall((answer or b"")[begin : begin + piece])
+                time.sleep(wait)
+            if answer is not None:
+                connection.close()
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                taken.append(connection)
+                threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+        for connection in taken:
+            connection.close()
+
+
+GARBAGE = {
+    "silent": (None, 1 << 20, 0.0),
+    "no HTTP": (b"\x00\xff\x16\x03garbage\r\n\r\n" * 99, 1 << 20, 0.0),
+    "a byte now and then": (b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n" + b"x" * 90_000, 1, 0.05),
+    "no telemetry": (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\x81\xa1a\x01", 1 << 20, 0.0),
+    "closes at once": (b"", 1 << 20, 0.0),
+}
+
+
+async def test_endpoints_of_any_kind_leave_the_others_and_the_screen_usable() -> None:
+    async with contextlib.AsyncExitStack() as around:
+        urls = [around.enter_context(endpoint(*kind)) for kind in GARBAGE.values()]
+        urls.append(f"http://127.0.0.1:{free_port()}")  # nobody listens
+        stacks = tuple(Watched(f"s{number}", (url,)) for number, url in enumerate(urls))
+        sampler = Sampler(urls, "", 20.0)
+        app = Top(Desk(Model(stacks)), sampler, 20.0)
+        async with app.run_test(size=(140, 30)) as pilot:
+            for _ in range(100):
+                await pilot.pause(0.1)
+                if all(source.error for source in app.desk.model.sources.values()):
+                    break
+            assert all(source.error for source in app.desk.model.sources.values())
+            for number in range(len(urls)):
+                app.desk.show_stack(number)
+                await pilot.press("2", "j", "1")
+                assert "lost: " in plain(app.last_lines[0])
+            await pilot.press("6")
+            await pilot.pause(0.2)
+            assert "no gateway among the ports" in "\n".join(plain(line) for line in app.last_lines)
+
+
+class Terminal:
+    """A real terminal of its own tmux server."""
+
+    def __init__(self, folder: Path, width: int = 80, height: int = 24) -> None:
+        self.socket, self.size = str(folder / "tmux"), (str(width), str(height))
+        self.folder = folder
+
+    def tmux(self, *arguments: str) -> str:
+        command = ["tmux", "-S", self.socket, "-f", "/dev/null", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
+
+    def start(self, *arguments: str) -> None:
+        # The shell stays, so that what is left on the ordinary screen can be looked at.
+        command = f"'{sys.executable}' -m tvops top {' '.join(arguments)}; echo exit code $?; sleep 600"
+        environment = ["-e", f"XDG_CONFIG_HOME={self.folder / 'config'}", "-e", "TERM=screen-256color"]
+        width, height = self.size
+        self.tmux("new-session", "-d", "-s", "top", "-x", width, "-y", height, *environment, command)
+
+    def screen(self) -> str:
+        return self.tmux("capture-pane", "-p", "-t", "top")
+
+    def keys(self, *keys: str) -> None:
+        self.tmux("send-keys", "-t", "top", *keys)
+
+    def wait(self, pattern: str, seconds: float = 30) -> str:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            text = self.screen()
+            if re.search(pattern, text):
+                return text
+            time.sleep(0.1)
+        raise AssertionError(f"no {pattern!r} on:\n{self.screen()}")
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.tmux("kill-server")
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+def test_a_live_stack_in_a_real_terminal(tmp_path: Path) -> None:
+    with Stack(tmp_path / "data").start() as stack, Terminal(tmp_path) as terminal:
+        recording = tmp_path / "live.top"
+        terminal.start(f"{stack.gateway},{stack.market}", "--record", str(recording))
+        terminal.wait(r"● engine +● market")
+        for _ in range(30):
+            assert stack.order().status_code < 300
+        terminal.wait(r"order_execution_latency +(● ok|▲ WARN|■ BREACH)")
+        terminal.keys("2")
+        terminal.wait(r"gateway_to_reply +engine .* 30")
+        terminal.keys("6")
+        terminal.wait(r"BTC-USDT.*spread")
+        terminal.keys("8")
+        stack.kill_all()
+        terminal.wait(r"✕ engine lost")
+        stack.start()
+        text = terminal.wait(r"● engine +● market")
+        terminal.wait(r"engine has restarted")
+        assert "connection lost" in text
+        terminal.keys("q")
+        text = terminal.wait(r"exit code 0")
+        assert "engine has restarted" in text  # the last screen stays
+    replayed = subprocess.run(
+        [sys.executable, "-m", "tvops", "top", "--replay", str(recording), "--once"],
+        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "COLUMNS": "100", "LINES": "30"},
+    )  # fmt: skip
+    assert replayed.returncode == 0, replayed.stderr
+    assert "order_execution_latency" in replayed.stdout
+
+
+def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tvops", "top", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
+    )
+
+
+def test_mistakes_are_one_line_and_exit_with_2(tmp_path: Path) -> None:
+    nothing = f"http://127.0.0.1:{free_port()}"
+    for arguments, told in (
+        ((), "top needs a terminal"),
+        (("ftp://a",), "is no address"),
+        (("--once", "--json"), "give one of them"),
+        (("--replay", str(tmp_path / "none")), "cannot be read"),
+        (("--replay", __file__), "is no recording"),
+        (("--replay", __file__, nothing), "plays a file"),
+        (("--baseline", __file__, "--once"), "is no recording"),
+    ):
+        found = call(*arguments)
+        assert (found.returncode, found.stdout) == (2, ""), found.stderr
+        assert told in found.stderr
+        assert found.stderr.count("\n") == 1
+    found = call("--once", nothing)
+    assert found.returncode == 1
+    assert "lost: " in found.stdout
+    found = call("--csv", nothing)
+    assert (found.returncode, found.stdout.count("\n")) == (1, 1)

@@ -8,8 +8,15 @@ from typing import Any
 import numpy as np
 
 from tvops.engine.telemetry.document import (
-    Event, HostLoad, Metric, Process, Server, Session, Stage, Telemetry,
-)  # fmt: skip
+    Event,
+    HostLoad,
+    Metric,
+    Process,
+    Server,
+    Session,
+    Stage,
+    Telemetry,
+)
 from tvops.engine.telemetry.histogram import Counts, Histogram, bucket_of, empty, pack
 from tvops.telemetry_client import Reading
 from tvops.top.addresses import Stack
@@ -32,8 +39,12 @@ def histogram_of(samples: Sequence[int]) -> Histogram:
     return pack(counts_of(samples), max(samples, default=0))
 
 
-def metric(name: str, unit: str, value: float | None, target: float, limit: float, state: str = "ok", **more: Any) -> Metric:
-    return Metric(name=name, text=name, unit=unit, value=value, target=target, limit=limit, state=state, since=BEGIN, **more)  # type: ignore[arg-type]
+def metric(
+    name: str, unit: str, value: float | None, target: float, limit: float, state: str = "ok", **more: Any
+) -> Metric:
+    return Metric(
+        name=name, text=name, unit=unit, value=value, target=target, limit=limit, state=state, since=BEGIN, **more
+    )  # type: ignore[arg-type]
 
 
 def latencies(seed: int, count: int, middle: float, spread: float = 0.45) -> list[int]:
@@ -46,12 +57,29 @@ class Engine:
 
     def __init__(self, started: int = BEGIN, pid: int = 4101, per_second: int = 400) -> None:
         self.started, self.pid, self.per_second = started, pid, per_second
-        self._samples: dict[str, list[int]] = {name: [] for name in ("gateway_to_durable", "durable_to_matched", "gateway_to_reply", "state_sync", "loop_lag", "redis_round_trip_ledger")}
+        self._samples: dict[str, list[int]] = {
+            name: []
+            for name in (
+                "gateway_to_durable",
+                "durable_to_matched",
+                "gateway_to_reply",
+                "state_sync",
+                "loop_lag",
+                "redis_round_trip_ledger",
+            )
+        }
         self._second = 0
 
     def document(self, time: int, stall: bool = False) -> Telemetry:
         self._second += 1
-        middles = {"gateway_to_durable": 1.9e6, "durable_to_matched": 0.16e6, "gateway_to_reply": 2.4e6, "state_sync": 3.1e6, "loop_lag": 0.08e6, "redis_round_trip_ledger": 0.21e6}
+        middles = {
+            "gateway_to_durable": 1.9e6,
+            "durable_to_matched": 0.16e6,
+            "gateway_to_reply": 2.4e6,
+            "state_sync": 3.1e6,
+            "loop_lag": 0.08e6,
+            "redis_round_trip_ledger": 0.21e6,
+        }
         for index, (name, middle) in enumerate(middles.items()):
             count = self.per_second // 50 if name == "state_sync" else self.per_second
             self._samples[name] += latencies(1000 * index + self._second, count, middle)
@@ -61,16 +89,63 @@ class Engine:
         p50, p99, p999 = (float(np.percentile(reply, percent)) / 1e6 for percent in (50, 99, 99.9))
         orders = self._second * self.per_second
         return Telemetry(
-            process="engine", version="0.4.0", pid=self.pid, started=self.started, time=time,
-            health={"gateway": ("ok", ""), "engine": ("ok", ""), "ledger server": ("ok", ""), "results server": ("degraded", "answers slowly")},
-            stats={
-                "gateway": {"orders_total": orders, "orders_per_s": float(self.per_second), "waiting": 3, "timeouts_total": 0, "sessions": 12, "requests_total": orders + 40},
-                "engine": {"commands": orders * 3, "commands_per_second": self.per_second * 3.0, "events": orders * 4, "pending": 2, "live_orders": 412},
+            process="engine",
+            version="0.4.0",
+            pid=self.pid,
+            started=self.started,
+            time=time,
+            health={
+                "gateway": ("ok", ""),
+                "engine": ("ok", ""),
+                "ledger server": ("ok", ""),
+                "results server": ("degraded", "answers slowly"),
             },
-            stages={name: Stage(name.replace("_to_", " → ").replace("_", " "), histogram_of(samples)) for name, samples in self._samples.items()},
+            stats={
+                "gateway": {
+                    "orders_total": orders,
+                    "orders_per_s": float(self.per_second),
+                    "waiting": 3,
+                    "timeouts_total": 0,
+                    "sessions": 12,
+                    "requests_total": orders + 40,
+                },
+                "engine": {
+                    "commands": orders * 3,
+                    "commands_per_second": self.per_second * 3.0,
+                    "events": orders * 4,
+                    "pending": 2,
+                    "live_orders": 412,
+                },
+            },
+            stages={
+                name: Stage(name.replace("_to_", " → ").replace("_", " "), histogram_of(samples))
+                for name, samples in self._samples.items()
+            },
             metrics=(
-                metric("tv_order_execution_latency", "ms", round(p99, 3), 20, 25, samples=10 * self.per_second, p50=round(p50, 3), p99=round(p99, 3), p999=round(p999, 3), maximum=round(max(reply) / 1e6, 3)),
-                metric("tv_order_state_sync_latency", "ms", 7.84, 5, 10, "warn", samples=480, p50=3.12, p99=7.84, maximum=8.13),
+                metric(
+                    "tv_order_execution_latency",
+                    "ms",
+                    round(p99, 3),
+                    20,
+                    25,
+                    samples=10 * self.per_second,
+                    p50=round(p50, 3),
+                    p99=round(p99, 3),
+                    p999=round(p999, 3),
+                    maximum=round(max(reply) / 1e6, 3),
+                ),
+                metric(
+                    "tv_order_state_sync_latency",
+                    "ms",
+                    7.84,
+                    5,
+                    10,
+                    "warn",
+                    samples=480,
+                    p50=3.12,
+                    p99=7.84,
+                    maximum=8.13,
+                ),
                 metric("tv_max_orders_per_sec", "1/s", float(self.per_second), 1000, 1500),
                 metric("tv_memory", "MB", 561.2, 512, 512, "breach"),
                 metric("tv_cpu", "%", 11.8, 25, 25),
@@ -81,21 +156,102 @@ class Engine:
             events=(
                 Event(0, BEGIN + SECOND, "info", "engine", "started"),
                 Event(1, BEGIN + 9 * SECOND, "breach", "tv_memory", "561 MB, limit 512 MB for 5 s"),
-                Event(2, BEGIN + 12 * SECOND, "warn", "tv_order_state_sync_latency", "p99 7.84 ms, target 5 ms for 5 s"),
+                Event(
+                    2,
+                    BEGIN + 12 * SECOND,
+                    "warn",
+                    "tv_order_state_sync_latency",
+                    "p99 7.84 ms, target 5 ms for 5 s",
+                ),
             ),
             processes=(
-                Process(name="engine", pid=self.pid, started=self.started, cpu_percent=11.8, rss=188 << 20, pss=171 << 20, threads=9, descriptors=61, voluntary_switches=90_000, involuntary_switches=1_204, major_faults=0, budget=256 << 20, slope=12.0),
-                Process(name="market", pid=4102, started=self.started, cpu_percent=8.1, rss=183 << 20, pss=166 << 20, threads=8, descriptors=540, voluntary_switches=70_000, involuntary_switches=804, major_faults=0, budget=256 << 20, slope=2800.0, leaking=True),
-                Process(name="ledger server", pid=4105, started=self.started, cpu_percent=3.2, rss=31 << 20, pss=0, threads=6, descriptors=22, voluntary_switches=9_000, involuntary_switches=99, major_faults=0),
+                Process(
+                    name="engine",
+                    pid=self.pid,
+                    started=self.started,
+                    cpu_percent=11.8,
+                    rss=188 << 20,
+                    pss=171 << 20,
+                    threads=9,
+                    descriptors=61,
+                    voluntary_switches=90_000,
+                    involuntary_switches=1_204,
+                    major_faults=0,
+                    budget=256 << 20,
+                    slope=12.0,
+                ),
+                Process(
+                    name="market",
+                    pid=4102,
+                    started=self.started,
+                    cpu_percent=8.1,
+                    rss=183 << 20,
+                    pss=166 << 20,
+                    threads=8,
+                    descriptors=540,
+                    voluntary_switches=70_000,
+                    involuntary_switches=804,
+                    major_faults=0,
+                    budget=256 << 20,
+                    slope=2800.0,
+                    leaking=True,
+                ),
+                Process(
+                    name="ledger server",
+                    pid=4105,
+                    started=self.started,
+                    cpu_percent=3.2,
+                    rss=31 << 20,
+                    pss=0,
+                    threads=6,
+                    descriptors=22,
+                    voluntary_switches=9_000,
+                    involuntary_switches=99,
+                    major_faults=0,
+                ),
             ),
-            host=HostLoad(cores=(31.0, 12.5), steal_percent=0.3, load=0.82, memory=8 << 30, available=5 << 30, udp_drops=0, listen_drops=0, socket_queues=4096),
+            host=HostLoad(
+                cores=(31.0, 12.5),
+                steal_percent=0.3,
+                load=0.82,
+                memory=8 << 30,
+                available=5 << 30,
+                udp_drops=0,
+                listen_drops=0,
+                socket_queues=4096,
+            ),
             servers=(
-                Server(role="ledger", address="unix ledger.sock", up=True, used=52 << 20, limit=128 << 20, policy="noeviction", clients=6, commands=2210, uptime=4000, latency=(("aof-fsync-always", 12, 31), ("command", 4, 11)), slow=((BEGIN // SECOND - 40, 12_400, "XADD orders * …"),)),
-                Server(role="market", address="unix market.sock", up=True, used=26 << 20, limit=32 << 20, policy="allkeys-lru", evicted=18, clients=9, commands=5400, uptime=4000),
+                Server(
+                    role="ledger",
+                    address="unix ledger.sock",
+                    up=True,
+                    used=52 << 20,
+                    limit=128 << 20,
+                    policy="noeviction",
+                    clients=6,
+                    commands=2210,
+                    uptime=4000,
+                    latency=(("aof-fsync-always", 12, 31), ("command", 4, 11)),
+                    slow=((BEGIN // SECOND - 40, 12_400, "XADD orders * …"),),
+                ),
+                Server(
+                    role="market",
+                    address="unix market.sock",
+                    up=True,
+                    used=26 << 20,
+                    limit=32 << 20,
+                    policy="allkeys-lru",
+                    evicted=18,
+                    clients=9,
+                    commands=5400,
+                    uptime=4000,
+                ),
                 Server(role="results", address="10.0.0.9:6379", up=False, limit=24 << 20),
             ),
-            profile="prod", knobs_in_force=41, knobs_left=3,
-        )  # fmt: skip
+            profile="prod",
+            knobs_in_force=41,
+            knobs_left=3,
+        )
 
 
 class Market:
@@ -113,23 +269,63 @@ class Market:
         p50, p99, p999 = (round(float(np.percentile(recent, percent)) / 1e6, 3) for percent in (50, 99, 99.9))
         rate = 9_600.0 + 300 * (self._second % 5)
         return Telemetry(
-            process="market", version="0.4.0", pid=self.pid, started=self.started, time=time,
+            process="market",
+            version="0.4.0",
+            pid=self.pid,
+            started=self.started,
+            time=time,
             health={"price": ("ok", "simulated market: live"), "stream": ("ok", "")},
-            stats={"price": {}, "stream": {"active_connections": self.sessions, "messages_sent": self._second * 38_000, "ticks_per_s": rate, "conflations": 4, "clients_dropped": 1, "unsent_bytes": 18_432, "gaps": 0}},
-            stages={"publish_to_send": Stage("published → sent to sessions", histogram_of(self._samples)), "history_load": Stage("history asked for → sent", histogram_of([]))},
+            stats={
+                "price": {},
+                "stream": {
+                    "active_connections": self.sessions,
+                    "messages_sent": self._second * 38_000,
+                    "ticks_per_s": rate,
+                    "conflations": 4,
+                    "clients_dropped": 1,
+                    "unsent_bytes": 18_432,
+                    "gaps": 0,
+                },
+            },
+            stages={
+                "publish_to_send": Stage("published → sent to sessions", histogram_of(self._samples)),
+                "history_load": Stage("history asked for → sent", histogram_of([])),
+            },
             metrics=(
-                metric("tv_tick_stream_latency", "ms", p99, 10, 15, samples=9000, p50=p50, p99=p99, p999=p999, maximum=round(max(recent) / 1e6, 3)),
+                metric(
+                    "tv_tick_stream_latency",
+                    "ms",
+                    p99,
+                    10,
+                    15,
+                    samples=9000,
+                    p50=p50,
+                    p99=p99,
+                    p999=p999,
+                    maximum=round(max(recent) / 1e6, 3),
+                ),
                 metric("tv_historical_data_load_time", "ms", None, 500, 1000, "no data", detail="nobody asked"),
                 metric("tv_max_concurrent_sessions", "sessions", float(self.sessions), 500, 1000),
                 metric("tv_max_ticks_per_sec", "1/s", rate, 10_000, 15_000),
             ),
             events=(Event(0, BEGIN + 4 * SECOND, "warn", "session 7", "dropped: 10 conflations in a row"),),
             sessions=tuple(
-                Session(id=number, peer=f"10.1.0.{number}:5{number:04}", account=f"desk-{number % 4}", seconds=60.0 * number, subscriptions=1 + number % 7, messages=1000 * number, unsent=4096 if number % 13 == 3 else 0, conflations=number % 13 if number % 13 > 9 else 0, slow=number % 13 == 12)
+                Session(
+                    id=number,
+                    peer=f"10.1.0.{number}:5{number:04}",
+                    account=f"desk-{number % 4}",
+                    seconds=60.0 * number,
+                    subscriptions=1 + number % 7,
+                    messages=1000 * number,
+                    unsent=4096 if number % 13 == 3 else 0,
+                    conflations=number % 13 if number % 13 > 9 else 0,
+                    slow=number % 13 == 12,
+                )
                 for number in range(1, self.sessions + 1)
             ),
-            profile="prod", knobs_in_force=41,
-        )  # fmt: skip
+            profile="prod",
+            knobs_in_force=41,
+        )
 
 
 def model_after(seconds: int = 30, stacks: tuple[Stack, ...] = (STACK,)) -> tuple[Model, int]:

@@ -14,18 +14,19 @@ import typer
 from tvops.errors import TvopsError, UsageError
 
 if TYPE_CHECKING:
+    from tvops.top.addresses import Stack
     from tvops.top.baseline import Baseline
     from tvops.top.replay import Replay
 
 app = typer.Typer()
 
-EPILOG = "A key, where the stack wants one, comes from $TVOPS_API_KEY."
-
 
 @app.command()
 def top(
     addresses: list[str] | None = typer.Argument(
-        None, metavar="[ADDRESS]...", help="Stacks: HOST (its two default ports), URL, or URL,URL. Default: this machine."
+        None,
+        metavar="[ADDRESS]...",
+        help="Stacks: HOST (its two default ports), URL, or URL,URL. Default: this machine.",
     ),
     gateway: str | None = typer.Option(None, metavar="URL", help="Gateway of a stack."),
     market: str | None = typer.Option(None, metavar="URL", help="Market data port of that stack."),
@@ -38,13 +39,15 @@ def top(
     as_csv: bool = typer.Option(False, "--csv", help="Print metrics as CSV and exit."),
     count: int = typer.Option(1, "--count", "-n", min=1, help="Samples of --json and --csv."),
     seconds: float = typer.Option(1.0, min=0.1, max=3600.0, help="Time between samples."),
-    theme: str | None = typer.Option(None, help="Theme: textual-dark, textual-light, nord, ansi-dark (16 colours), ..."),
+    theme: str | None = typer.Option(
+        None, help="Theme: textual-dark, textual-light, nord, ansi-dark (16 colours), ..."
+    ),
     config: Path | None = typer.Option(None, help="Settings file (YAML); default: $TVOPS_CONFIG."),
 ) -> int:
     """Show latencies, targets, sessions, servers and processes of running stacks, and change nothing.
 
-    Needs a terminal, except with --once, --json and --csv; these exit with 1 where no port answers. An API key, where a
-    stack wants one, comes from $TVOPS_API_KEY. Keys: ? shows them.
+    Needs a terminal, except with --once, --json and --csv; these exit with 1 where no port answers. An API key,
+    where a stack wants one, comes from $TVOPS_API_KEY. The key ? shows the others.
     """
     from tvops.settings import load_settings
     from tvops.top.addresses import find_stacks
@@ -67,7 +70,14 @@ def top(
     return _watch(stacks, played, before, hertz, record, theme)
 
 
-def _print(stacks: tuple, played: Replay | None, before: Baseline | None, form: str, count: int, seconds: float) -> int:  # type: ignore[type-arg]
+def _print(
+    stacks: tuple[Stack, ...],
+    played: Replay | None,
+    before: Baseline | None,
+    form: str,
+    count: int,
+    seconds: float,
+) -> int:
     from tvops.top import plain
     from tvops.top.desk import Desk
     from tvops.top.model import Model
@@ -100,7 +110,14 @@ def _print(stacks: tuple, played: Replay | None, before: Baseline | None, form: 
     return 0 if plain.reached(model) else 1
 
 
-def _watch(stacks: tuple, played: Replay | None, before: Baseline | None, hertz: float, record: Path | None, theme: str | None) -> int:  # type: ignore[type-arg]
+def _watch(
+    stacks: tuple[Stack, ...],
+    played: Replay | None,
+    before: Baseline | None,
+    hertz: float,
+    record: Path | None,
+    theme: str | None,
+) -> int:
     from textual.theme import BUILTIN_THEMES
 
     from tvops.top.app import Top, plain_terminal

@@ -199,7 +199,7 @@ class Top(App[None]):
             ("Pause", "poll no more, or again (p)", self._pause),
             ("Baseline", "compare with this moment (b)", self._baseline),
         ):
-            yield SystemCommand(text, about, lambda act=act: (act(), self.draw()))
+            yield SystemCommand(text, about, lambda act=act: self._do(act))
 
     def _key_table(self) -> dict[str, Callable[[], None]]:
         desk = self.desk
@@ -272,6 +272,10 @@ class Top(App[None]):
 
     def _show(self, name: str) -> None:
         self.desk.show(name)
+        self.draw()
+
+    def _do(self, act: Callable[[], None]) -> None:
+        act()
         self.draw()
 
     def _freeze(self) -> None:

@@ -47,12 +47,14 @@ def take_baseline(moment: Moment, stack: int, name: str) -> Baseline:
 
 
 def read_baseline(path: Path) -> Baseline:
-    """Give the medians of the metrics over a recording, and all its latencies; raise UsageError where it is none."""
+    """Give medians of the metrics over a recording, and its latencies; raise UsageError where it is none."""
     recording = Recording(path)
     model = Model(recording.stacks)
     values: dict[str, dict[str, list[float]]] = {}
     count = len(recording.times)
-    for index in sorted({round(part * (count - 1) / max(1, SAMPLED - 1)) for part in range(SAMPLED)} if count else ()):
+    for index in sorted(
+        {round(part * (count - 1) / max(1, SAMPLED - 1)) for part in range(SAMPLED)} if count else ()
+    ):
         reading = recording.frame(index)
         model.take(reading)
         for metric in reading.telemetry.metrics if reading.telemetry else ():

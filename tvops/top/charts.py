@@ -18,7 +18,8 @@ def bars(heights: Sequence[float], rows: int, ascii_only: bool = False) -> list[
     largest = max(heights, default=0.0) or 1.0
     eighths = [min(rows * 8, math.ceil(height / largest * rows * 8)) for height in heights]
     return [
-        "".join(letters[max(0, min(8, filled - (rows - 1 - row) * 8))] for filled in eighths) for row in range(rows)
+        "".join(letters[max(0, min(8, filled - (rows - 1 - row) * 8))] for filled in eighths)
+        for row in range(rows)
     ]
 
 
@@ -42,14 +43,18 @@ class Plot:
                 before = None
                 continue
             row = self._row(value)
-            steps = range(min(row, row if before is None else before), max(row, row if before is None else before) + 1)
+            steps = range(
+                min(row, row if before is None else before), max(row, row if before is None else before) + 1
+            )
             for step in steps:
                 self._dot(column, step, role)
             before = row
 
     def lines(self) -> list[Line]:
         """Give the plot with its scale at the left."""
-        marks = {round((self.height - 1) * part / 3): part / 3 for part in range(4)} if self.height > 3 else {0: 0.0}
+        marks = (
+            {round((self.height - 1) * part / 3): part / 3 for part in range(4)} if self.height > 3 else {0: 0.0}
+        )
         made = []
         for row in range(self.height):
             value = 10 ** (self._high - (self._high - self._low) * marks[row]) if row in marks else None

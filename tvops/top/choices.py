@@ -1,4 +1,4 @@
-"""What the user chose to keep: theme, hidden columns, order of tables; in a file below the user's configuration."""
+"""What the user chose to keep: theme, hidden columns, order of tables; in a file of the user's configuration."""
 
 from __future__ import annotations
 

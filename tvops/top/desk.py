@@ -9,7 +9,7 @@ from tvops.top import frame
 from tvops.top.baseline import Baseline, take_baseline
 from tvops.top.choices import Choices, TableChoice
 from tvops.top.frame import VIEWS, Status
-from tvops.top.lines import Line, span_of
+from tvops.top.lines import Line, clock, span_of
 from tvops.top.model import Model
 from tvops.top.replay import Replay
 from tvops.top.scene import WINDOWS, ZOOMS, BookReading, Scene, View
@@ -121,7 +121,7 @@ class Desk:
         return ""
 
     def sort_by(self, key: str) -> bool:
-        """Sort by the column of this key or letter; the same one again turns the order. False where there is none."""
+        """Sort by the column of this key or letter, again: turned, then not. False where there is none."""
         column = next((c for c in self.view.columns if key in (c.key, c.letter) and c.order is not None), None)
         if column is None:
             return False
@@ -133,7 +133,7 @@ class Desk:
         return True
 
     def toggle_column(self, letter: str) -> bool:
-        """Show or hide a column of the view; False where there is none with this letter, or it is the first one."""
+        """Show or hide a column; False where there is none with this letter, or it is the first one."""
         column = next((c for c in self.view.columns[1:] if c.letter == letter), None)
         if column is None:
             return False
@@ -143,10 +143,10 @@ class Desk:
     def column_letters(self, sortable: bool) -> str:
         """Give the columns of the view with their letters, as a hint."""
         columns: list[Any] = [column for column in self.view.columns if not sortable or column.order is not None]
-        marks = [
-            f"{c.letter} {'(' if c.key in self.choice.hidden else ''}{c.title or c.key}{')' if c.key in self.choice.hidden else ''}"
-            for c in (columns if sortable else columns[1:])
-        ]
+        marks = []
+        for column in columns if sortable else columns[1:]:
+            text = column.title or column.key
+            marks.append(f"{column.letter} {f'({text})' if column.key in self.choice.hidden else text}")
         return "  ".join(marks)
 
     def next_window(self) -> None:
@@ -185,7 +185,7 @@ class Desk:
             self.say("baseline removed", now)
             return
         scene = self.scene(now)
-        self.baseline = take_baseline(scene.moment, self.stack, f"of {frame.clock(scene.moment.time)}")
+        self.baseline = take_baseline(scene.moment, self.stack, f"of {clock(scene.moment.time)}")
         self.say("baseline taken: changes are against it; b removes it", now)
 
     def kept_choices(self, theme: str) -> Choices:

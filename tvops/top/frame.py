@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tvops.top.lines import Line, Span, between, clean, cut, span_of
+from tvops.top.lines import Line, Span, between, clean, clock, cut, span_of
 from tvops.top.model import Seen
 from tvops.top.scene import Scene, View
 from tvops.top.views.book import BookLadder
@@ -16,7 +16,7 @@ from tvops.top.views.knobs import Knobs
 from tvops.top.views.latency import Latency
 from tvops.top.views.orders import Orders
 from tvops.top.views.overview import Overview
-from tvops.top.views.redis import Servers, clock
+from tvops.top.views.redis import Servers
 from tvops.top.views.sessions import Sessions
 
 VIEWS: tuple[View, ...] = (
@@ -48,7 +48,9 @@ class Status(msgspec.Struct, frozen=True):
 def draw(scene: Scene, status: Status, width: int, height: int) -> list[Line]:
     """Give exactly ``height`` lines."""
     if width < LEAST[0] or height < LEAST[1]:
-        lines: list[Line] = [(Span(f"{width}x{height} is too small: tvops top needs {LEAST[0]}x{LEAST[1]}", "warn"),)]
+        lines: list[Line] = [
+            (Span(f"{width}x{height} is too small: tvops top needs {LEAST[0]}x{LEAST[1]}", "warn"),)
+        ]
         return [*lines, *([()] * (height - 1))][:height]
     above = [_status(scene, status, width), _tabs(scene, status, width)]
     if len(scene.moment.stacks) > 1:
@@ -100,7 +102,11 @@ def _stacks(scene: Scene, width: int) -> Line:
     spans: list[Span] = [Span(" stacks ", "head")]
     for index, (stack, seen) in enumerate(scene.moment.stacks):
         text, role = _worst(seen)
-        spans += [Span(" ", ""), Span(f" {clean(stack.name)} ", "tab" if index == scene.stack else "", f"stack {index}"), Span(text, role)]
+        spans += [
+            Span(" ", ""),
+            Span(f" {clean(stack.name)} ", "tab" if index == scene.stack else "", f"stack {index}"),
+            Span(text, role),
+        ]
     return cut(tuple(spans), width)
 
 

@@ -1,7 +1,7 @@
 """Lines of text with roles instead of colours: what views make, and terminals, files and tests show.
 
-A role says what a piece of text is (`ok`, `warn`, `breach`, `dim`, `title`, `head`, `cursor`, `bar`, `before`); what that looks
-like is the theme's affair. An action is what a click on it does.
+A role says what a piece of text is (`ok`, `warn`, `breach`, `dim`, `title`, `head`, `cursor`, `bar`, `before`);
+what that looks like is the theme's affair. An action is what a click on it does.
 """
 
 from __future__ import annotations
@@ -151,6 +151,12 @@ def span_of(seconds: float) -> str:
             rest = whole % size // smaller
             return f"{whole // size} {unit} {rest} {name}" if rest else f"{whole // size} {unit}"
     return f"{whole} s"
+
+
+def clock(time: int) -> str:
+    """Give a time of the day (UTC) of ns since 1970."""
+    seconds = time // 10**9 % 86_400
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
 def clean(text: str) -> str:

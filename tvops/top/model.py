@@ -199,7 +199,9 @@ class Model:
             source.reset()
 
     def _present(self, now: int) -> Moment:
-        stacks = tuple((stack, tuple(_seen(self.sources[url], now) for url in stack.urls)) for stack in self.stacks)
+        stacks = tuple(
+            (stack, tuple(_seen(self.sources[url], now) for url in stack.urls)) for stack in self.stacks
+        )
         times = [source.document.time for source in self.sources.values() if source.document]
         return Moment(now, stacks, max(times, default=0))
 

@@ -60,7 +60,8 @@ class Panel(Widget, can_focus=True):
         # Neighbours that look the same are one segment: each costs some microseconds on its way to the terminal.
         alike = groupby((span for span in self.lines[y] if span.text), lambda span: span.role)
         segments = [
-            Segment("".join(span.text for span in spans), ground + styles.get(role, ground)) for role, spans in alike
+            Segment("".join(span.text for span in spans), ground + styles.get(role, ground))
+            for role, spans in alike
         ]
         return Strip(segments).adjust_cell_length(self.size.width, ground)
 

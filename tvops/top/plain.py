@@ -27,7 +27,9 @@ CSV_FIELDS = (
 )  # fmt: skip
 
 
-def sample(stacks: tuple[Stack, ...], api_key: str, count: int, seconds: float, each: Callable[[Model], None]) -> Model:
+def sample(
+    stacks: tuple[Stack, ...], api_key: str, count: int, seconds: float, each: Callable[[Model], None]
+) -> Model:
     """Poll ``count`` times, ``seconds`` apart, and call ``each`` after each; give the model at the end."""
 
     async def run() -> Model:

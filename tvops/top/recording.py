@@ -1,13 +1,13 @@
 """Recordings: what was polled, as a compressed file that can be played again.
 
-After the first line come blocks: a header (whether a zstd stream begins here, bytes in the file, bytes unpacked, ns since
-1970) and the bytes that the stream was flushed to. A stream goes on for `KEY_BLOCKS` blocks, since documents resemble
-each other, so that reading block n costs unpacking the few before it. What a crash tore off at the end is left out.
+After the first line come blocks: a header (whether a zstd stream begins here, bytes in the file, bytes unpacked,
+ns since 1970) and the bytes that the stream was flushed to. A stream goes on for `KEY_BLOCKS` blocks, since
+documents resemble each other; to read a block, those before it in its stream are unpacked. What a crash tore off
+is left out.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 from pathlib import Path
@@ -26,7 +26,9 @@ HEADER: Final = struct.Struct("<BIIq")
 KEY_BLOCKS: Final = 64
 MAX_BLOCK: Final = 16 << 20
 MAX_FILE: Final = 1 << 30
-WINDOW: Final = 1 << 20
+WINDOW: Final = 8 << 20
+PIECE: Final = 256
+"""Bytes that are unpacked at a time: a made-up file turns four of them into 128 kB, and is found out by then."""
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True):
@@ -125,7 +127,7 @@ class Recording:
             raise UsageError(f"{path}: is no recording of tvops top")
         self._blocks = self._index(size)
         self._at = -1  # the block that the open stream gave last
-        self._stream: zstandard.ZstdDecompressionReader | None = None
+        self._stream: zstandard.ZstdDecompressionObj | None = None
         try:
             about = msgspec.msgpack.decode(self._read(0), type=_About)
         except (IndexError, ValueError, zstandard.ZstdError):
@@ -170,23 +172,24 @@ class Recording:
         while not self._blocks[key].begins:
             key -= 1
         if self._stream is None or not key <= self._at < number:
-            pieces = []
-            for block in self._blocks[key : self._end(key)]:
-                self._file.seek(block.offset)
-                pieces.append(self._file.read(block.packed))
-            unpacker = zstandard.ZstdDecompressor(max_window_size=WINDOW << 3)
-            self._stream, self._at = unpacker.stream_reader(io.BytesIO(b"".join(pieces))), key - 1
+            self._stream, self._at = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj(), key - 1
         content = b""
-        while self._at < number:
-            self._at += 1
-            content = self._stream.read(self._blocks[self._at].size)
-        if len(content) != self._blocks[number].size:
+        try:
+            while self._at < number:
+                self._at += 1
+                content = self._unpack(self._stream, self._blocks[self._at])
+        except (ValueError, zstandard.ZstdError):
             self._stream = None
-            raise ValueError("cut off")
+            raise
         return content
 
-    def _end(self, key: int) -> int:
-        end = key + 1
-        while end < len(self._blocks) and not self._blocks[end].begins:
-            end += 1
-        return end
+    def _unpack(self, stream: zstandard.ZstdDecompressionObj, block: _Block) -> bytes:
+        self._file.seek(block.offset)
+        packed, content = self._file.read(block.packed), bytearray()
+        for begin in range(0, len(packed), PIECE):
+            content += stream.decompress(packed[begin : begin + PIECE])
+            if len(content) > block.size:
+                break
+        if len(content) != block.size:
+            raise ValueError("has another size than it says")
+        return bytes(content)

@@ -1,4 +1,4 @@
-"""Plays a recording: time that runs, stands, jumps back and forth; the model is fed with what was polled until then."""
+"""Plays a recording: time runs, stands, jumps back and forth; the model is fed with what was polled until then."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0)
 
 
 class Replay:
-    """Where a replay stands, and the model as of then. Times are ns since 1970; the caller's clock is monotonic ns."""
+    """Where a replay stands, and the model as of then. Times are ns since 1970, clocks monotonic ns."""
 
     def __init__(self, recording: Recording) -> None:
         """Stand at the begin of a recording, playing."""

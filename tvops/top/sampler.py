@@ -1,6 +1,6 @@
-"""Polls the endpoints on a thread of its own, each at its own pace, so that a dead one delays neither others nor the screen.
+"""Polls the endpoints on a thread of its own, each at its own pace: a dead one delays no other.
 
-What comes of it waits in a bounded queue. An endpoint that fails is asked again after a second, then two, then five.
+What comes of it waits in a bounded queue. An endpoint that fails is asked again after one second, two, then five.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ async def get(url: str, path: str, api_key: str) -> bytes:
     """Give the body that a gateway answers with; raise ValueError where it is none of ours, OSError, EOFError."""
     parts = urlsplit(url)
     tls = parts.scheme == "https"
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port or (443 if tls else 80), ssl=tls or None)
+    reader, writer = await asyncio.open_connection(
+        parts.hostname, parts.port or (443 if tls else 80), ssl=tls or None
+    )
     try:
         key = f"X-API-Key: {api_key}\r\n" if api_key else ""
         head = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n{key}\r\n"

@@ -1,4 +1,4 @@
-"""What a view draws from: the moment that is shown, and what the user has chosen. Views are pure functions of it."""
+"""What a view draws from: the moment shown and what the user has chosen. Views are pure functions of it."""
 
 from __future__ import annotations
 
@@ -66,9 +66,17 @@ class Scene(msgspec.Struct, frozen=True):
 class View(Protocol):
     """One view; each has a file in `tvops.top.views`."""
 
-    name: str
-    letter: str  # the key that shows it
-    columns: Sequence[Column[Any]]  # of its table, for sort, filter and choice of columns
+    @property
+    def name(self) -> str:
+        """How it is called."""
+
+    @property
+    def letter(self) -> str:
+        """The key that shows it."""
+
+    @property
+    def columns(self) -> Sequence[Column[Any]]:
+        """Those of its table, for sort, filter and choice of columns."""
 
     def count(self, scene: Scene) -> int:
         """Give how many rows the cursor can go through."""

@@ -20,35 +20,32 @@ def styles_of(theme: Theme, variables: dict[str, str]) -> dict[str, Style]:
     plain = theme.ansi
     text = None if plain else colour("foreground", "#e0e0e0")
     good, worse, bad = colour("success", "green"), colour("warning", "yellow"), colour("error", "red")
-    accent = colour("primary", "blue")
-    faded = Style(dim=True) if plain else Style(color=_faded(variables))
-    chosen = Style(reverse=True) if plain else Style(color=colour("button-color-foreground", "#ffffff"), bgcolor=accent)
-    calm = accent if not plain else colour("secondary", "ansi_cyan")
+    faded = Style(dim=True) if plain else Style(color=_between(variables, 0.55))
+    calm = Style() if plain else Style(color=_between(variables, 0.7))
+    chosen = Style(reverse=True) if plain else Style(color=text, bgcolor=_between(variables, 0.2), bold=True)
     return {
         "": Style(color=text),
         "dim": faded,
         "head": faded,
         "title": Style(color=text, bold=True),
-        "brand": chosen + Style(bold=True),
+        "brand": Style(color=text, bold=True),
         "tab": chosen,
         "mode": Style(reverse=True, bold=True),
         "key": Style(color=text, bold=True),
         "message": Style(color=text, bold=True),
         "cursor": Style(color=text, bold=True),
-        "bar": Style(color=calm),
+        "bar": calm,
         "before": faded,
         "ok": Style(color=good),
         "warn": Style(color=worse, bold=True),
-        "breach": Style(color=bad, bold=True, reverse=False),
-        "bid": Style(color=good),
-        "ask": Style(color=bad),
+        "breach": Style(color=bad, bold=True),
     }
 
 
-def _faded(variables: dict[str, str]) -> str:
-    """Give a colour between text and background."""
+def _between(variables: dict[str, str], share: float) -> str:
+    """Give a colour between background (0) and text (1)."""
     try:
         text, ground = Color.parse(variables["foreground"]), Color.parse(variables["background"])
     except (KeyError, ColorParseError):
         return "#808080"
-    return ground.blend(text, 0.55).hex6
+    return ground.blend(text, share).hex6

@@ -1,4 +1,4 @@
-"""Tables of fixed columns that fit a width: which columns there is room for, order, filter, and where the cursor is."""
+"""Tables of fixed columns that fit a width: which there is room for, order, filter, and where the cursor is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from tvops.top.lines import Line, Span, fit
+from tvops.top.lines import DASH, Line, Span, fit
 
 Row = TypeVar("Row")
 
@@ -35,7 +35,9 @@ class Choice(NamedTuple):
     pattern: str = ""  # regular expression; ! at its begin turns it over
 
 
-def columns_for(columns: Sequence[Column[Row]], width: int, hidden: frozenset[str], least: int = 8) -> list[Column[Row]]:
+def columns_for(
+    columns: Sequence[Column[Row]], width: int, hidden: frozenset[str], least: int = 8
+) -> list[Column[Row]]:
     """Give the columns that fit into ``width``, with that of width 0 as wide as there is room (8 to 40)."""
     shown = [column for index, column in enumerate(columns) if column.key not in hidden or index == 0]
     while len(shown) > 1 and sum((column.width or least) + 1 for column in shown) > width:
@@ -45,7 +47,7 @@ def columns_for(columns: Sequence[Column[Row]], width: int, hidden: frozenset[st
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:
-    """Give a test of lines: by a regular expression without case, inverse with a leading !; all where it is none."""
+    """Give a test of lines: a regular expression without case, inverse with a leading !."""
     inverse = pattern.startswith("!")
     body = pattern[inverse:]
     if not body:
@@ -82,7 +84,14 @@ def head(columns: Sequence[Column[Row]], choice: Choice) -> Line:
     return tuple(spans)
 
 
-def body(columns: Sequence[Column[Row]], rows: Sequence[Row], height: int, choice: Choice, dim: Callable[[Row], bool] | None = None, cursor: bool = True) -> list[Line]:
+def body(
+    columns: Sequence[Column[Row]],
+    rows: Sequence[Row],
+    height: int,
+    choice: Choice,
+    dim: Callable[[Row], bool] | None = None,
+    cursor: bool = True,
+) -> list[Line]:
     """Give the lines of the rows that fit into ``height``, around the cursor."""
     top = first_row(len(rows), height, choice)
     lines = []
@@ -93,7 +102,7 @@ def body(columns: Sequence[Column[Row]], rows: Sequence[Row], height: int, choic
         for column in columns:
             made = column.text(row)
             span = made if isinstance(made, Span) else Span(made)
-            role = "dim" if faded else span.role or ("cursor" if here else "")
+            role = "dim" if faded or span.text == DASH else span.role or ("cursor" if here else "")
             text = span.text[-column.width :] if column.key == "trend" else span.text  # the newest are at its end
             spans += [
                 Span(fit(text, column.width, column.right), role, f"row {index}"), Span(" ", "", f"row {index}")

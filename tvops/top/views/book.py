@@ -34,7 +34,10 @@ class BookLadder:
         stale = age > STALE_NS
         note = f"{span_of(age / 1e9)} old" if stale else _spread(book.depth)
         room = max(1, (height - len(lines) - 3) // 2)
-        lines += [title(clean(book.depth.symbol), width, note), *_ladder(book.depth, room, width, stale, scene.ascii_only)]
+        lines += [
+            title(clean(book.depth.symbol), width, note),
+            *_ladder(book.depth, room, width, stale, scene.ascii_only),
+        ]
         return lines[:height]
 
 
@@ -61,9 +64,13 @@ def _ladder(depth: Depth, room: int, width: int, stale: bool, ascii_only: bool) 
     for side, levels in (("ask", list(reversed(asks))), ("bid", bids)):
         for price, quantity, orders in levels:
             share = float(_decimal(quantity) / largest)
-            role = "dim" if stale else side
             text = f"  {fit(clean(price), 14, True)} {fit(clean(quantity), 14, True)} {orders:>7}  "
-            lines.append((Span(text, "dim" if stale else ""), Span(gauge(share, bar, ascii_only), role)))
+            lines.append(
+                (
+                    Span(text, "dim" if stale else ""),
+                    Span(gauge(share, bar, ascii_only), "dim" if stale or side == "ask" else "bar"),
+                )
+            )
         if side == "ask":
             lines.append((Span(f"  {'·' * 37}", "dim"),))
     return lines

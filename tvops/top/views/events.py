@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tvops.engine.telemetry.document import Event
-from tvops.top.lines import Line, Span, clean, title
+from tvops.top.lines import Line, Span, clean, clock, title
 from tvops.top.model import Seen
 from tvops.top.scene import Scene
-from tvops.top.table import Column, arrange, body, columns_for, head
-from tvops.top.views.redis import clock
+from tvops.top.table import Column, arrange, body, head
 
 Row = tuple[Seen, Event]
 ROLES = {"info": "dim", "warn": "warn", "breach": "breach"}
@@ -22,10 +21,26 @@ class Events:
     name, letter = "events", "8"
     columns: tuple[Column[Any], ...] = (
         Column("time", "t", "UTC", 8, lambda row: clock(row[1].time), lambda row: row[1].time, right=False),
-        Column("severity", "s", "", 7, lambda row: Span(_word(row[1].severity), ROLES.get(row[1].severity, "")), lambda row: RANKS.get(row[1].severity, 3), right=False),
-        Column("about", "a", "about", 26, lambda row: clean(row[1].about.removeprefix("tv_")), lambda row: row[1].about, right=False),
+        Column(
+            "severity",
+            "s",
+            "",
+            7,
+            lambda row: Span(_word(row[1].severity), ROLES.get(row[1].severity, "")),
+            lambda row: RANKS.get(row[1].severity, 3),
+            right=False,
+        ),
+        Column(
+            "about",
+            "a",
+            "about",
+            26,
+            lambda row: clean(row[1].about.removeprefix("tv_")),
+            lambda row: row[1].about,
+            right=False,
+        ),
         Column("text", "x", "what", 200, lambda row: clean(row[1].text), lambda row: row[1].text, right=False),
-    )  # fmt: skip
+    )
 
     def count(self, scene: Scene) -> int:
         """Give the number of events that the filter lets through."""
@@ -46,6 +61,8 @@ def _word(severity: str) -> str:
 
 
 def _rows(columns: tuple[Column[Any], ...], scene: Scene) -> list[Row]:
-    rows = [(seen, event) for seen in scene.seen for event in seen.source.events if event.time <= scene.moment.time]
+    rows = [
+        (seen, event) for seen in scene.seen for event in seen.source.events if event.time <= scene.moment.time
+    ]
     rows.sort(key=lambda row: row[1].time, reverse=True)
     return arrange(columns, rows, scene.choice)

@@ -49,7 +49,9 @@ def _chart(scene: Scene, row: StageRow, width: int, height: int) -> list[Line]:
         curves["max"].append(float(largest(counts, row.history.maximum)) if counts is not None and known else None)
         for name, percent in (("p99", 99.0), ("p50", 50.0)):
             enough = counts is not None and total >= samples_needed(percent)
-            curves[name].append(float(percentiles(counts, [percent])[0]) if counts is not None and enough else None)
+            curves[name].append(
+                float(percentiles(counts, [percent])[0]) if counts is not None and enough else None
+            )
     values = [value for curve in curves.values() for value in curve if value is not None]
     end = f"{span_of(scene.pan)} ago" if scene.pan else "now"
     heading = title(clean(row.name), width, f"last {span_of(scene.zoom)}  + - zoom  h l move")
@@ -58,8 +60,24 @@ def _chart(scene: Scene, row: StageRow, width: int, height: int) -> list[Line]:
     plot = Plot(inner, height - 4, min(values), max(values), scene.ascii_only)
     for name, role in (("max", "dim"), ("p99", "title"), ("p50", "bar")):
         plot.curve(curves[name], role)
-    counts_line = spark([float(c.sum()) if c is not None else None for c in slices[:: max(1, len(slices) // inner)]], inner, scene.ascii_only)
+    counts_line = spark(
+        [float(c.sum()) if c is not None else None for c in slices[:: max(1, len(slices) // inner)]],
+        inner,
+        scene.ascii_only,
+    )
     begin = f"-{span_of(scene.zoom + scene.pan)}"
     axis = " " * LABEL + begin + end.rjust(inner - len(begin))
-    legend = (Span(" " * LABEL), Span("max ", "dim"), Span("p99 ", "title"), Span("p50 ", "bar"), Span(f"  bars: samples, {number(row.rate)}/s", "dim"))
-    return [heading, *plot.lines(), (Span("samples".rjust(LABEL - 1) + " ", "dim"), Span(counts_line, "bar")), (Span(axis, "dim"),), legend]
+    legend = (
+        Span(" " * LABEL),
+        Span("max ", "dim"),
+        Span("p99 ", "title"),
+        Span("p50 ", "bar"),
+        Span(f"  bars: samples, {number(row.rate)}/s", "dim"),
+    )
+    return [
+        heading,
+        *plot.lines(),
+        (Span("samples".rjust(LABEL - 1) + " ", "dim"), Span(counts_line, "bar")),
+        (Span(axis, "dim"),),
+        legend,
+    ]

@@ -39,11 +39,26 @@ def _port(seen: Seen) -> list[Line]:
     faded = "" if seen.fresh else "dim"
     up = span_of((document.time - document.started) / 1e9)
     lines: list[Line] = [
-        (Span("  process   ", "head"), Span(f"{clean(document.process)} {document.pid}, version {clean(document.version)}, up for {up}", faded)),
-        (Span("  profile   ", "head"), Span(clean(document.profile) or DASH, faded), *_knobs(document.knobs_in_force, document.knobs_left, faded)),
-    ]  # fmt: skip
+        (
+            Span("  process   ", "head"),
+            Span(
+                f"{clean(document.process)} {document.pid}, version {clean(document.version)}, up for {up}", faded
+            ),
+        ),
+        (
+            Span("  profile   ", "head"),
+            Span(clean(document.profile) or DASH, faded),
+            *_knobs(document.knobs_in_force, document.knobs_left, faded),
+        ),
+    ]
     for name, (state, detail) in document.health.items():
-        lines.append((Span(f"  {clean(name):<16}", "head"), Span(f"{clean(state):<9}", faded or STATES.get(state, "")), Span(clean(detail), "dim")))
+        lines.append(
+            (
+                Span(f"  {clean(name):<16}", "head"),
+                Span(f"{clean(state):<9}", faded or STATES.get(state, "")),
+                Span(clean(detail), "dim"),
+            )
+        )
     return lines
 
 

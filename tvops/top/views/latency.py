@@ -1,4 +1,4 @@
-"""Latencies by stage: the percentiles of a window, and the histogram and percentile curve of the stage at the cursor."""
+"""Latencies by stage: percentiles of a window; histogram and percentile curve of the stage at the cursor."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def _charts(scene: Scene, row: StageRow, width: int, height: int) -> list[Line]:
 
 
 def _histogram(counts: Counts, width: int, height: int, ascii_only: bool) -> list[Line]:
-    """Give how many samples there are of each length; the scale is logarithmic, each column as wide as the others."""
+    """Give how many samples there are of each length, on a logarithmic scale."""
     where = np.flatnonzero(counts)
     low = math.log10(max(1, lowest_of(int(where[0]))))
     high = max(math.log10(max(1, int(HIGHEST_OF[where[-1]]))), low + 0.3)
     inner = width - 2
-    # A bucket that a column's edge cuts counts on both sides, by its share: else columns would differ for no reason.
+    # A bucket that a column's edge cuts counts on both sides, by its share: columns would differ else.
     cumulated = np.interp(np.logspace(low, high, inner + 1), HIGHEST_OF + 1, np.cumsum(counts))
     heights = np.diff(cumulated, prepend=0.0)[1:]
     heights[0] += cumulated[0]
@@ -98,4 +98,3 @@ def _curve(row: StageRow, before: Counts | None, width: int, height: int, ascii_
             marks[place : place + len(text)] = list(text)
     note = "percentile, dim: baseline" if was else "percentile"
     return [title(clean(row.name), width, note), *plot.lines(), (Span(" " * LABEL + "".join(marks), "dim"),)]
-

@@ -19,8 +19,12 @@ class Orders:
 
     name, letter = "orders", "5"
     columns: tuple[Column[Any], ...] = (
-        Column("name", "n", "figure", 28, lambda row: clean(row[2].replace("_", " ")), lambda row: row[2], right=False),
-        Column("service", "s", "service", 8, lambda row: Span(clean(row[1]), "dim"), lambda row: row[1], right=False),
+        Column(
+            "name", "n", "figure", 28, lambda row: clean(row[2].replace("_", " ")), lambda row: row[2], right=False
+        ),
+        Column(
+            "service", "s", "service", 8, lambda row: Span(clean(row[1]), "dim"), lambda row: row[1], right=False
+        ),
         Column("value", "v", "value", 10, lambda row: number(row[3]), lambda row: row[3]),
         Column("rate", "r", "per s", 8, lambda row: number(_rate(row)), lambda row: _rate(row)),
         Column("trend", "t", "trend", 0, lambda row: Span(spark(_trend(row), 40), "bar"), None),
@@ -38,7 +42,10 @@ class Orders:
         lines += [title("figures", width), head(columns, scene.choice)]
         if not rows:
             return [*lines, (Span("  no gateway or engine among the ports that are watched", "dim"),)]
-        return [*lines, *body(columns, rows, max(1, height - len(lines)), scene.choice, lambda row: not row[0].fresh)]
+        return [
+            *lines,
+            *body(columns, rows, max(1, height - len(lines)), scene.choice, lambda row: not row[0].fresh),
+        ]
 
 
 def _path(scene: Scene) -> list[Line]:
@@ -51,8 +58,22 @@ def _path(scene: Scene) -> list[Line]:
             lines.append((label, Span("no samples", "dim")))
             continue
         faded = "" if row.seen.fresh else "dim"
-        figures = [("per s", number(row.rate)), ("p50", duration(row.percent.get(50.0))), ("p99", duration(row.percent.get(99.0))), ("max", duration(row.maximum))]
-        lines.append((label, *(span for text, figure in figures for span in (Span(f"{text} ", "dim"), Span(f"{figure:<9}", faded)))))
+        figures = [
+            ("per s", number(row.rate)),
+            ("p50", duration(row.percent.get(50.0))),
+            ("p99", duration(row.percent.get(99.0))),
+            ("max", duration(row.maximum)),
+        ]
+        lines.append(
+            (
+                label,
+                *(
+                    span
+                    for text, figure in figures
+                    for span in (Span(f"{text} ", "dim"), Span(f"{figure:<9}", faded))
+                ),
+            )
+        )
     return lines
 
 

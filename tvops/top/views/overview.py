@@ -12,7 +12,12 @@ from tvops.top.table import Column, arrange, body, columns_for, head
 from tvops.top.views.resources import process_lines, server_lines, stage_lines
 
 Row = tuple[Seen, Metric]
-STATES = {"ok": ("● ok", "ok"), "warn": ("▲ WARN", "warn"), "breach": ("■ BREACH", "breach"), "no data": ("  no data", "dim")}
+STATES = {
+    "ok": ("● ok", "ok"),
+    "warn": ("▲ WARN", "warn"),
+    "breach": ("■ BREACH", "breach"),
+    "no data": ("  no data", "dim"),
+}
 RANKS = {"breach": 0, "warn": 1, "no data": 2, "ok": 3}
 HEALTH = {"ok": "ok", "degraded": "warn", "failed": "breach"}
 UNITS = {"1/s": "/s"}
@@ -31,8 +36,24 @@ class Overview:
 
     name, letter = "overview", "1"
     columns: tuple[Column[Any], ...] = (
-        Column("name", "n", "metric", 26, lambda row: clean(row[1].name.removeprefix("tv_")), lambda row: row[1].name, right=False),
-        Column("state", "s", "state", 9, lambda row: state_span(row[1].state), lambda row: RANKS.get(row[1].state, 4), right=False),
+        Column(
+            "name",
+            "n",
+            "metric",
+            26,
+            lambda row: clean(row[1].name.removeprefix("tv_")),
+            lambda row: row[1].name,
+            right=False,
+        ),
+        Column(
+            "state",
+            "s",
+            "state",
+            9,
+            lambda row: state_span(row[1].state),
+            lambda row: RANKS.get(row[1].state, 4),
+            right=False,
+        ),
         Column("value", "v", "value", 7, lambda row: number(row[1].value), lambda row: row[1].value),
         Column("unit", "u", "", 8, lambda row: Span(_unit(row[1]), "dim"), None, right=False, rank=1),
         Column("target", "a", "target", 6, lambda row: number(row[1].target), lambda row: row[1].target, rank=2),
@@ -41,9 +62,17 @@ class Overview:
         Column("p99", "9", "p99", 7, lambda row: number(row[1].p99), lambda row: row[1].p99, rank=2),
         Column("p999", "0", "p99.9", 7, lambda row: number(row[1].p999), lambda row: row[1].p999, rank=5),
         Column("max", "x", "max", 7, lambda row: number(row[1].maximum), lambda row: row[1].maximum, rank=4),
-        Column("jitter", "j", "jitter", 7, lambda row: number(jitter(row[1].p50, row[1].p99)), lambda row: jitter(row[1].p50, row[1].p99), rank=6),
+        Column(
+            "jitter",
+            "j",
+            "jitter",
+            7,
+            lambda row: number(jitter(row[1].p50, row[1].p99)),
+            lambda row: jitter(row[1].p50, row[1].p99),
+            rank=6,
+        ),
         Column("n", "c", "n", 7, lambda row: number(row[1].samples or None), lambda row: row[1].samples, rank=6),
-    )  # fmt: skip
+    )
 
     def count(self, scene: Scene) -> int:
         """Give the number of targets."""
@@ -67,8 +96,28 @@ class Overview:
         columns: list[Column[Row]] = list(self.columns)
         if scene.baseline is not None:
             before = scene.baseline
-            columns.insert(5, Column("was", "w", "was", 7, lambda row: Span(number(before.figure(row[1].name, "value")), "before"), None))
-            columns.insert(6, Column("delta", "d", "change", 8, lambda row: _change(before.figure(row[1].name, "value"), row[1].value), None))
+            columns.insert(
+                5,
+                Column(
+                    "was",
+                    "w",
+                    "was",
+                    7,
+                    lambda row: Span(number(before.figure(row[1].name, "value")), "before"),
+                    None,
+                ),
+            )
+            columns.insert(
+                6,
+                Column(
+                    "delta",
+                    "d",
+                    "change",
+                    8,
+                    lambda row: _change(before.figure(row[1].name, "value"), row[1].value),
+                    None,
+                ),
+            )
         columns.append(Column("trend", "t", "trend", 0, lambda row: "", None, rank=3))
         shown = columns_for(columns, width - 2, scene.choice.hidden)
         if shown[-1].key == "trend":
@@ -82,7 +131,14 @@ class Overview:
     def _rest(self, scene: Scene, rows: list[Row], width: int) -> list[Line]:
         lines = [_about(rows, scene.choice.cursor)]
         lines += _unwell(scene)
-        lines += [_feed(scene), _streams(scene), _orders(scene), _servers(scene), _cores(scene), _processes(scene, width)]
+        lines += [
+            _feed(scene),
+            _streams(scene),
+            _orders(scene),
+            _servers(scene),
+            _cores(scene),
+            _processes(scene, width),
+        ]
         return [cut(line, width) for line in lines]
 
     def _details(self, scene: Scene, width: int, height: int) -> list[Line]:
@@ -154,7 +210,11 @@ def _worry(value: float | None) -> str:
 def _unwell(scene: Scene) -> list[Line]:
     """Give the services that are not well, if there are any."""
     return [
-        _row("service", seen, [("", clean(name), ""), ("", clean(state).upper(), HEALTH.get(state, "")), (clean(detail), "", "")])
+        _row(
+            "service",
+            seen,
+            [("", clean(name), ""), ("", clean(state).upper(), HEALTH.get(state, "")), (clean(detail), "", "")],
+        )
         for seen in scene.seen
         for name, (state, detail) in (seen.document.health.items() if seen.document else ())
         if state != "ok"
@@ -167,12 +227,16 @@ def _feed(scene: Scene) -> Line:
         return _row("feed", None, [])
     state, detail = seen.document.health.get("price", ("", ""))
     gaps = _figure(seen, "stream", "gaps")
-    return _row("feed", seen, [
-        ("ticks/s", number(_figure(seen, "stream", "ticks_per_s")), ""),
-        ("gaps", number(gaps), _worry(gaps)),
-        ("state", clean(state) or DASH, HEALTH.get(state, "")),
-        (clean(detail), "", ""),
-    ])  # fmt: skip
+    return _row(
+        "feed",
+        seen,
+        [
+            ("ticks/s", number(_figure(seen, "stream", "ticks_per_s")), ""),
+            ("gaps", number(gaps), _worry(gaps)),
+            ("state", clean(state) or DASH, HEALTH.get(state, "")),
+            (clean(detail), "", ""),
+        ],
+    )
 
 
 def _streams(scene: Scene) -> Line:
@@ -180,13 +244,21 @@ def _streams(scene: Scene) -> Line:
     if seen is None:
         return _row("streams", None, [])
     dropped = _rate(seen, "stream", "clients_dropped")
-    return _row("streams", seen, [
-        ("sessions", number(_figure(seen, "stream", "active_connections")), ""),
-        ("sent/s", number(_rate(seen, "stream", "messages_sent")), ""),
-        ("conflated/s", number(_rate(seen, "stream", "conflations")), _worry(_rate(seen, "stream", "conflations"))),
-        ("dropped", number(_figure(seen, "stream", "clients_dropped")), _worry(dropped)),
-        ("unsent", data_size(_figure(seen, "stream", "unsent_bytes")), ""),
-    ])  # fmt: skip
+    return _row(
+        "streams",
+        seen,
+        [
+            ("sessions", number(_figure(seen, "stream", "active_connections")), ""),
+            ("sent/s", number(_rate(seen, "stream", "messages_sent")), ""),
+            (
+                "conflated/s",
+                number(_rate(seen, "stream", "conflations")),
+                _worry(_rate(seen, "stream", "conflations")),
+            ),
+            ("dropped", number(_figure(seen, "stream", "clients_dropped")), _worry(dropped)),
+            ("unsent", data_size(_figure(seen, "stream", "unsent_bytes")), ""),
+        ],
+    )
 
 
 def _orders(scene: Scene) -> Line:
@@ -194,13 +266,17 @@ def _orders(scene: Scene) -> Line:
     if seen is None:
         return _row("orders", None, [])
     timeouts = _rate(seen, "gateway", "timeouts_total")
-    return _row("orders", seen, [
-        ("orders/s", number(_figure(seen, "gateway", "orders_per_s")), ""),
-        ("commands/s", number(_figure(seen, "engine", "commands_per_second")), ""),
-        ("waiting", number(_figure(seen, "gateway", "waiting")), ""),
-        ("timeouts", number(_figure(seen, "gateway", "timeouts_total")), _worry(timeouts)),
-        ("sessions", number(_figure(seen, "gateway", "sessions")), ""),
-    ])  # fmt: skip
+    return _row(
+        "orders",
+        seen,
+        [
+            ("orders/s", number(_figure(seen, "gateway", "orders_per_s")), ""),
+            ("commands/s", number(_figure(seen, "engine", "commands_per_second")), ""),
+            ("waiting", number(_figure(seen, "gateway", "waiting")), ""),
+            ("timeouts", number(_figure(seen, "gateway", "timeouts_total")), _worry(timeouts)),
+            ("sessions", number(_figure(seen, "gateway", "sessions")), ""),
+        ],
+    )
 
 
 def _servers(scene: Scene) -> Line:
@@ -221,13 +297,21 @@ def _cores(scene: Scene) -> Line:
     if seen is None or host is None:
         return _row("cores", None, [])
     many = len(host.cores) > 4
-    shown = spark(host.cores, len(host.cores), scene.ascii_only, 100.0) if many else " ".join(f"{busy:.0f}%" for busy in host.cores)
-    return _row("cores", seen, [
-        ("busy", shown, ""),
-        ("steal", f"{host.steal_percent:.1f}%", "warn" if host.steal_percent >= 5 else ""),
-        ("load", f"{host.load:.2f}", ""),
-        ("memory", f"{data_size(host.memory - host.available)} of {data_size(host.memory)}", ""),
-    ])  # fmt: skip
+    shown = (
+        spark(host.cores, len(host.cores), scene.ascii_only, 100.0)
+        if many
+        else " ".join(f"{busy:.0f}%" for busy in host.cores)
+    )
+    return _row(
+        "cores",
+        seen,
+        [
+            ("busy", shown, ""),
+            ("steal", f"{host.steal_percent:.1f}%", "warn" if host.steal_percent >= 5 else ""),
+            ("load", f"{host.load:.2f}", ""),
+            ("memory", f"{data_size(host.memory - host.available)} of {data_size(host.memory)}", ""),
+        ],
+    )
 
 
 def _processes(scene: Scene, width: int) -> Line:

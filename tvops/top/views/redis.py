@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tvops.engine.telemetry.document import Server
-from tvops.top.lines import Line, Span, clean, data_size, duration, gauge, number, title
+from tvops.top.lines import Line, Span, clean, clock, data_size, duration, gauge, number, title
 from tvops.top.model import Seen
 from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, columns_for, head
@@ -34,7 +34,11 @@ class Servers:
         if not rows:
             return [*lines, (Span("  no servers are told of", "dim"),)]
         lines += body(columns, rows, max(1, min(len(rows), height // 3)), scene.choice, lambda row: stale)
-        lines += [(), title("memory against maxmemory", width), *(_memory(server, width, scene, stale) for server in rows)]
+        lines += [
+            (),
+            title("memory against maxmemory", width),
+            *(_memory(server, width, scene, stale) for server in rows),
+        ]
         lines += _round_trips(scene)
         lines += [(), title("latency events", width), *_latency(rows)]
         lines += [(), title("slow log", width), *_slow(rows, width)]
@@ -54,7 +58,13 @@ def _memory(server: Server, width: int, scene: Scene, stale: bool) -> Line:
     share = server.used / server.limit
     role = "dim" if stale else "breach" if share >= 0.9 else "warn" if share >= 0.7 else "bar"
     bar = gauge(share, max(10, min(60, width - 36)), scene.ascii_only)
-    return (label, Span("▕" if not scene.ascii_only else "[", "dim"), Span(bar, role), Span("▏" if not scene.ascii_only else "]", "dim"), Span(f" {share:>4.0%} of {data_size(server.limit)}"))
+    return (
+        label,
+        Span("▕" if not scene.ascii_only else "[", "dim"),
+        Span(bar, role),
+        Span("▏" if not scene.ascii_only else "]", "dim"),
+        Span(f" {share:>4.0%} of {data_size(server.limit)}"),
+    )
 
 
 def _round_trips(scene: Scene) -> list[Line]:
@@ -64,8 +74,15 @@ def _round_trips(scene: Scene) -> list[Line]:
     made: list[Line] = [()]
     for row in rows:
         role = row.name.removeprefix("redis_round_trip_")
-        text = f"p50 {duration(row.percent.get(50.0)):<8} p99 {duration(row.percent.get(99.0)):<8} max {duration(row.maximum):<8} {number(row.rate)}/s"
-        made.append((Span(f"  {clean(role):<10}", "head"), Span("round trip ", "dim"), Span(text, "" if row.seen.fresh else "dim")))
+        figures = (("p50", row.percent.get(50.0)), ("p99", row.percent.get(99.0)), ("max", row.maximum))
+        text = " ".join(f"{name} {duration(value):<8}" for name, value in figures) + f" {number(row.rate)}/s"
+        made.append(
+            (
+                Span(f"  {clean(role):<10}", "head"),
+                Span("round trip ", "dim"),
+                Span(text, "" if row.seen.fresh else "dim"),
+            )
+        )
     return made
 
 
@@ -73,20 +90,28 @@ def _latency(servers: list[Server]) -> list[Line]:
     rows = [(server.role, *event) for server in servers for event in server.latency]
     if not rows:
         return [(Span("  none", "dim"),)]
-    return [(Span(f"  {clean(role):<10}", "head"), Span(f"{clean(event):<22}"), Span(f"latest {latest} ms, worst {worst} ms")) for role, event, latest, worst in rows]
-
-
-def _slow(servers: list[Server], width: int) -> list[Line]:
-    rows = sorted(((at, us, server.role, command) for server in servers for at, us, command in server.slow), reverse=True)
-    if not rows:
-        return [(Span("  none", "dim"),)]
     return [
-        (Span(f"  {clean(role):<10}", "head"), Span(f"{clock(at * 10**9)}  "), Span(f"{duration(us * 1000):>8}  "), Span(clean(command)[: max(0, width - 34)], "dim"))
-        for at, us, role, command in rows[:SLOW_SHOWN]
+        (
+            Span(f"  {clean(role):<10}", "head"),
+            Span(f"{clean(event):<22}"),
+            Span(f"latest {latest} ms, worst {worst} ms"),
+        )
+        for role, event, latest, worst in rows
     ]
 
 
-def clock(time: int) -> str:
-    """Give a time of the day (UTC) of ns since 1970."""
-    seconds = time // 10**9 % 86_400
-    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+def _slow(servers: list[Server], width: int) -> list[Line]:
+    rows = sorted(
+        ((at, us, server.role, command) for server in servers for at, us, command in server.slow), reverse=True
+    )
+    if not rows:
+        return [(Span("  none", "dim"),)]
+    return [
+        (
+            Span(f"  {clean(role):<10}", "head"),
+            Span(f"{clock(at * 10**9)}  "),
+            Span(f"{duration(us * 1000):>8}  "),
+            Span(clean(command)[: max(0, width - 34)], "dim"),
+        )
+        for at, us, role, command in rows[:SLOW_SHOWN]
+    ]

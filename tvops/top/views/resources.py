@@ -49,26 +49,72 @@ def stage_rows(scene: Scene) -> list[StageRow]:
 
 
 def _since_reset(history: StageHistory, seen: Seen) -> Counts:
-    return history.since_reset if history.bins and history.bins[-1].end <= seen.until else history.window(seen.until, 3600.0)
+    return (
+        history.since_reset
+        if history.bins and history.bins[-1].end <= seen.until
+        else history.window(seen.until, 3600.0)
+    )
 
 
 def stage_columns(baseline: Baseline | None) -> tuple[Column[StageRow], ...]:
     """Give the columns of the stages; with a baseline also those from before."""
     columns: list[Column[StageRow]] = [
         Column("name", "n", "stage", 26, lambda row: clean(row.name), lambda row: row.name, right=False),
-        Column("process", "p", "process", 8, lambda row: Span(clean(row.seen.document.process if row.seen.document else ""), "dim"), None, right=False, rank=3),
+        Column(
+            "process",
+            "p",
+            "process",
+            8,
+            lambda row: Span(clean(row.seen.document.process if row.seen.document else ""), "dim"),
+            None,
+            right=False,
+            rank=3,
+        ),
         Column("rate", "r", "per s", 7, lambda row: number(row.rate), lambda row: row.rate, rank=4),
-        Column("p50", "5", "p50", 7, lambda row: duration(row.percent.get(50.0)), lambda row: row.percent.get(50.0)),
-        Column("p99", "9", "p99", 7, lambda row: duration(row.percent.get(99.0)), lambda row: row.percent.get(99.0)),
-        Column("p999", "0", "p99.9", 7, lambda row: duration(row.percent.get(99.9)), lambda row: row.percent.get(99.9), rank=1),
+        Column(
+            "p50", "5", "p50", 7, lambda row: duration(row.percent.get(50.0)), lambda row: row.percent.get(50.0)
+        ),
+        Column(
+            "p99", "9", "p99", 7, lambda row: duration(row.percent.get(99.0)), lambda row: row.percent.get(99.0)
+        ),
+        Column(
+            "p999",
+            "0",
+            "p99.9",
+            7,
+            lambda row: duration(row.percent.get(99.9)),
+            lambda row: row.percent.get(99.9),
+            rank=1,
+        ),
         Column("max", "x", "max", 7, lambda row: duration(row.maximum), lambda row: row.maximum),
-        Column("jitter", "j", "jitter", 7, lambda row: duration(jitter(row.percent.get(50.0), row.percent.get(99.0))), lambda row: jitter(row.percent.get(50.0), row.percent.get(99.0)), rank=3),
+        Column(
+            "jitter",
+            "j",
+            "jitter",
+            7,
+            lambda row: duration(jitter(row.percent.get(50.0), row.percent.get(99.0))),
+            lambda row: jitter(row.percent.get(50.0), row.percent.get(99.0)),
+            rank=3,
+        ),
         Column("n", "c", "n", 7, lambda row: number(row.total or None), lambda row: row.total, rank=1),
-        Column("text", "t", "from → to", 0, lambda row: Span(clean(row.history.text), "dim"), None, right=False, rank=5),
-    ]  # fmt: skip
+        Column(
+            "text",
+            "t",
+            "from → to",
+            0,
+            lambda row: Span(clean(row.history.text), "dim"),
+            None,
+            right=False,
+            rank=5,
+        ),
+    ]
     if baseline is not None:
-        columns.insert(4, Column("was50", "b", "p50 was", 7, lambda row: _before(baseline, row, 50.0), None, rank=2))
-        columns.insert(6, Column("was99", "w", "p99 was", 7, lambda row: _before(baseline, row, 99.0), None, rank=2))
+        columns.insert(
+            4, Column("was50", "b", "p50 was", 7, lambda row: _before(baseline, row, 50.0), None, rank=2)
+        )
+        columns.insert(
+            6, Column("was99", "w", "p99 was", 7, lambda row: _before(baseline, row, 99.0), None, rank=2)
+        )
     return tuple(columns)
 
 
@@ -83,15 +129,30 @@ PROCESS_COLUMNS: tuple[Column[Process], ...] = (
     Column("name", "n", "process", 20, lambda row: clean(row.name), lambda row: row.name, right=False),
     Column("pid", "i", "pid", 7, lambda row: str(row.pid), lambda row: row.pid, rank=1),
     Column("cpu", "c", "cpu", 6, lambda row: f"{row.cpu_percent:.1f}%", lambda row: row.cpu_percent),
-    Column("rss", "m", "rss", 8, lambda row: Span(data_size(row.rss), "warn" if row.budget and row.rss > row.budget else ""), lambda row: row.rss),
+    Column(
+        "rss",
+        "m",
+        "rss",
+        8,
+        lambda row: Span(data_size(row.rss), "warn" if row.budget and row.rss > row.budget else ""),
+        lambda row: row.rss,
+    ),
     Column("pss", "s", "pss", 8, lambda row: data_size(row.pss or None), lambda row: row.pss, rank=2),
     Column("budget", "b", "budget", 8, lambda row: data_size(row.budget or None), lambda row: row.budget, rank=2),
     Column("growth", "g", "growth", 15, lambda row: _growth(row), lambda row: row.slope, rank=1),
     Column("threads", "t", "threads", 7, lambda row: str(row.threads), lambda row: row.threads, rank=4),
     Column("fds", "f", "files", 6, lambda row: str(row.descriptors), lambda row: row.descriptors, rank=3),
-    Column("switches", "w", "forced sw.", 10, lambda row: number(row.involuntary_switches), lambda row: row.involuntary_switches, rank=4),
+    Column(
+        "switches",
+        "w",
+        "forced sw.",
+        10,
+        lambda row: number(row.involuntary_switches),
+        lambda row: row.involuntary_switches,
+        rank=4,
+    ),
     Column("faults", "a", "faults", 7, lambda row: number(row.major_faults), lambda row: row.major_faults, rank=5),
-)  # fmt: skip
+)
 
 
 def _growth(process: Process) -> Span:
@@ -104,18 +165,57 @@ def _growth(process: Process) -> Span:
 
 SERVER_COLUMNS: tuple[Column[Server], ...] = (
     Column("role", "n", "server", 10, lambda row: clean(row.role), lambda row: row.role, right=False),
-    Column("up", "s", "state", 6, lambda row: Span("up", "ok") if row.up else Span("DOWN", "breach"), lambda row: row.up, right=False),
+    Column(
+        "up",
+        "s",
+        "state",
+        6,
+        lambda row: Span("up", "ok") if row.up else Span("DOWN", "breach"),
+        lambda row: row.up,
+        right=False,
+    ),
     Column("used", "m", "memory", 8, lambda row: _if_up(row, data_size(row.used)), lambda row: row.used),
-    Column("limit", "l", "of", 8, lambda row: data_size(row.limit) if row.limit else "no limit", lambda row: row.limit),
+    Column(
+        "limit", "l", "of", 8, lambda row: data_size(row.limit) if row.limit else "no limit", lambda row: row.limit
+    ),
     Column("share", "h", "", 5, lambda row: _share(row), lambda row: row.used / row.limit if row.limit else None),
     Column("commands", "c", "cmd/s", 7, lambda row: _if_up(row, number(row.commands)), lambda row: row.commands),
-    Column("clients", "k", "clients", 7, lambda row: _if_up(row, number(row.clients)), lambda row: row.clients, rank=2),
-    Column("evicted", "e", "evicted", 7, lambda row: Span(_if_up(row, number(row.evicted)), "warn" if row.evicted else ""), lambda row: row.evicted, rank=1),
-    Column("expired", "x", "expired", 7, lambda row: _if_up(row, number(row.expired)), lambda row: row.expired, rank=3),
-    Column("uptime", "u", "up for", 14, lambda row: span_of(row.uptime) if row.up else DASH, lambda row: row.uptime, rank=4),
-    Column("policy", "p", "eviction", 14, lambda row: Span(clean(row.policy) or DASH, "dim"), lambda row: row.policy, right=False, rank=4),
+    Column(
+        "clients", "k", "clients", 7, lambda row: _if_up(row, number(row.clients)), lambda row: row.clients, rank=2
+    ),
+    Column(
+        "evicted",
+        "e",
+        "evicted",
+        7,
+        lambda row: Span(_if_up(row, number(row.evicted)), "warn" if row.evicted else ""),
+        lambda row: row.evicted,
+        rank=1,
+    ),
+    Column(
+        "expired", "x", "expired", 7, lambda row: _if_up(row, number(row.expired)), lambda row: row.expired, rank=3
+    ),
+    Column(
+        "uptime",
+        "u",
+        "up for",
+        14,
+        lambda row: span_of(row.uptime) if row.up else DASH,
+        lambda row: row.uptime,
+        rank=4,
+    ),
+    Column(
+        "policy",
+        "p",
+        "eviction",
+        14,
+        lambda row: Span(clean(row.policy) or DASH, "dim"),
+        lambda row: row.policy,
+        right=False,
+        rank=4,
+    ),
     Column("address", "a", "address", 0, lambda row: Span(clean(row.address), "dim"), None, right=False, rank=5),
-)  # fmt: skip
+)
 
 
 def _if_up(server: Server, text: str) -> str:

@@ -19,16 +19,58 @@ class Sessions:
     name, letter = "sessions", "4"
     columns: tuple[Column[Any], ...] = (
         Column("peer", "p", "peer", 22, lambda row: clean(row[1].peer), lambda row: row[1].peer, right=False),
-        Column("state", "s", "state", 6, lambda row: Span("SLOW", "warn") if row[1].slow else Span("ok", "ok"), lambda row: row[1].slow, right=False),
+        Column(
+            "state",
+            "s",
+            "state",
+            6,
+            lambda row: Span("SLOW", "warn") if row[1].slow else Span("ok", "ok"),
+            lambda row: row[1].slow,
+            right=False,
+        ),
         Column("unsent", "u", "unsent", 8, lambda row: data_size(row[1].unsent), lambda row: row[1].unsent),
-        Column("conflations", "c", "conflated", 10, lambda row: Span(number(row[1].conflations), "warn" if row[1].conflations else ""), lambda row: row[1].conflations),
+        Column(
+            "conflations",
+            "c",
+            "conflated",
+            10,
+            lambda row: Span(number(row[1].conflations), "warn" if row[1].conflations else ""),
+            lambda row: row[1].conflations,
+        ),
         Column("messages", "m", "messages", 9, lambda row: number(row[1].messages), lambda row: row[1].messages),
-        Column("subscriptions", "b", "subs", 5, lambda row: number(row[1].subscriptions), lambda row: row[1].subscriptions),
-        Column("age", "a", "open for", 13, lambda row: span_of(row[1].seconds), lambda row: row[1].seconds, rank=1),
-        Column("account", "o", "account", 16, lambda row: clean(row[1].account) or DASH, lambda row: row[1].account, right=False, rank=2),
-        Column("port", "t", "port", 8, lambda row: Span(clean(row[0].document.process), "dim"), lambda row: row[0].source.url, right=False, rank=3),
+        Column(
+            "subscriptions",
+            "b",
+            "subs",
+            5,
+            lambda row: number(row[1].subscriptions),
+            lambda row: row[1].subscriptions,
+        ),
+        Column(
+            "age", "a", "open for", 13, lambda row: span_of(row[1].seconds), lambda row: row[1].seconds, rank=1
+        ),
+        Column(
+            "account",
+            "o",
+            "account",
+            16,
+            lambda row: clean(row[1].account) or DASH,
+            lambda row: row[1].account,
+            right=False,
+            rank=2,
+        ),
+        Column(
+            "port",
+            "t",
+            "port",
+            8,
+            lambda row: Span(clean(row[0].document.process), "dim"),
+            lambda row: row[0].source.url,
+            right=False,
+            rank=3,
+        ),
         Column("id", "i", "id", 7, lambda row: str(row[1].id), lambda row: row[1].id, rank=3),
-    )  # fmt: skip
+    )
 
     def count(self, scene: Scene) -> int:
         """Give the number of sessions that the filter lets through."""
