@@ -116,9 +116,8 @@ def attached(arguments: argparse.Namespace) -> None:
 
 def report(operation: Operation, expected: int, sessions: int) -> None:
     figures = operation.figures
-    print(
-        f"received   {figures['records']:,.0f} ticks in {operation.sent:,} messages, {figures['mb_per_s']:.0f} MB/s"
-    )
+    print(f"received   {figures['records']:,.0f} ticks in {operation.sent:,} messages,", end=" ")
+    print(f"{figures['mb_per_s']:.0f} MB/s")
     for title, prefix in (("publish", ""), ("sent", "service_"), ("clients", "lateness_")):
         marks = [
             f"{mark} {text_of(figure_of(operation, prefix + mark), 'ns')}"

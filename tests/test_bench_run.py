@@ -237,7 +237,7 @@ def test_text_report_names_every_operation(stack: Stack) -> None:
         (("orders", "--mix", "new"), "--mix new: must be KIND=SHARE"),
         (("orders", "--mix", "old=1"), "there is no such key"),
         (("redis",), "give the server with --redis"),
-        (("redis", "--redis", "redis://:secret@localhost"), "TVOPS_REDIS_BENCH_URL"),
+        (("redis", "--redis", "redis://:secret@localhost"), "TVOPS_BENCH_REDIS_URL"),
         (("run", "nothing"), "no scenario that ships"),
         (("orders", "--save", "a b"), "is no name of a result"),
     ],

@@ -38,7 +38,14 @@ ENVIRONMENT_ALIASES = {
     "MAX_BATCH_SIZE": "max_batch_size",
     "SLOW_CLIENT_THRESHOLD": "slow_client_threshold",
 }
-NO_SETTINGS = ("TVOPS_CONFIG", "TVOPS_API_KEY", "TVOPS_PROFILES_DIR", "TVOPS_STATE_DIR", "TVOPS_TEST_DATA")
+NO_SETTINGS = (
+    "TVOPS_CONFIG",
+    "TVOPS_API_KEY",
+    "TVOPS_PROFILES_DIR",
+    "TVOPS_STATE_DIR",
+    "TVOPS_TEST_DATA",
+    "TVOPS_BENCH_REDIS_URL",
+)
 """Environment variables that have a meaning without being a setting."""
 
 logger = logging.getLogger(__name__)

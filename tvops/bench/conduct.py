@@ -90,7 +90,7 @@ async def _addresses(order: Order, cores: frozenset[int] | None) -> AsyncIterato
     wanted = {DOORS[load.door].target for load in order.scenario.loads}
     given = {"gateway": order.gateway, "market": order.market, "redis": order.redis}
     if "redis" in wanted and not order.redis:
-        raise UsageError("redis: give the server with --redis URL, or in $TVOPS_REDIS_BENCH_URL")
+        raise UsageError("redis: give the server with --redis URL, or in $TVOPS_BENCH_REDIS_URL")
     missing = [name for name in ("gateway", "market") if name in wanted and not given[name]]
     if not missing:
         yield {name: url for name, url in given.items() if url}, False

@@ -113,7 +113,7 @@ def ticks(
 @app.command()
 def redis(
     server: str = typer.Option(
-        "", "--redis", metavar="URL", help="Server; with a password: $TVOPS_REDIS_BENCH_URL."
+        "", "--redis", metavar="URL", help="Server; with a password: $TVOPS_BENCH_REDIS_URL."
     ),
     rate: float = typer.Option(1000.0, min=0.1, max=1_000_000, help="Commands per second."),
     seconds: float = SECONDS,
@@ -153,7 +153,7 @@ def run(
     gateway: str = GATEWAY,
     market: str = MARKET,
     server: str = typer.Option(
-        "", "--redis", metavar="URL", help="Server; with a password: $TVOPS_REDIS_BENCH_URL."
+        "", "--redis", metavar="URL", help="Server; with a password: $TVOPS_BENCH_REDIS_URL."
     ),
     save: str = SAVE,
     html: Path | None = HTML,
@@ -275,5 +275,5 @@ def _redis_url(given: str) -> str:
     from tvops.errors import UsageError
 
     if "@" in given:
-        raise UsageError("--redis: every user can read the command line; set TVOPS_REDIS_BENCH_URL instead")
-    return given or os.environ.get("TVOPS_REDIS_BENCH_URL", "")
+        raise UsageError("--redis: every user can read the command line; set TVOPS_BENCH_REDIS_URL instead")
+    return given or os.environ.get("TVOPS_BENCH_REDIS_URL", "")
