@@ -88,7 +88,10 @@ class _Answer:
     def __init__(self) -> None:
         self.headers: dict[bytes, bytes] = {}
         self.body = bytearray()
+        self.status = 0
+        self.keep_alive = False
         self.complete = False
+        self.parser = httptools.HttpResponseParser(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers[name.lower()] = value
@@ -97,6 +100,8 @@ class _Answer:
         self.body += body
 
     def on_message_complete(self) -> None:
+        # the parser knows these for as long as it is at this message
+        self.status, self.keep_alive = self.parser.get_status_code(), self.parser.should_keep_alive()
         self.complete = True
 
 
@@ -161,7 +166,6 @@ class _Endpoint:
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Telemetry:
         writer.write(self._request)
         answer = _Answer()
-        parser = httptools.HttpResponseParser(answer)
         received = 0
         while not answer.complete:
             piece = await reader.read(_PIECE)
@@ -173,12 +177,12 @@ class _Endpoint:
             if received > MAX_ANSWER_BYTES:
                 raise _ReadingError(f"answers with more than {MAX_ANSWER_BYTES >> 20} MiB")
             try:
-                parser.feed_data(piece)
+                answer.parser.feed_data(piece)
             except httptools.HttpParserError:
                 raise _ReadingError("does not speak HTTP") from None
-        if not parser.should_keep_alive():
+        if not answer.keep_alive:
             self.disconnect()
-        return _decode(parser.get_status_code(), answer)
+        return _decode(answer)
 
 
 def _split(url: str) -> SplitResult:
@@ -195,7 +199,8 @@ def _split(url: str) -> SplitResult:
     return parts
 
 
-def _decode(status: int, answer: _Answer) -> Telemetry:
+def _decode(answer: _Answer) -> Telemetry:
+    status = answer.status
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         raise _ReadingError("needs an API key; set a valid one in $TVOPS_API_KEY")
     if 300 <= status < 400:

@@ -104,7 +104,8 @@ class _LatencyWindow:
             self._recorder, self._due = recorder, float("-inf")
             self._moments.clear()
         counts = recorder.counts()
-        inside = counts - self._moments[0] if self._moments else counts
+        whole = len(self._moments) == self._moments.maxlen
+        inside = counts - self._moments[0] if whole else counts
         if now >= self._due:
             self._moments.append(counts.copy())
             self._due = now + self._step - 0.5  # a sample a second is not on the dot

@@ -80,7 +80,7 @@ def _lay_over(merged: dict[str, dict[str, Any]], own: Located) -> None:
     if own.value is None:
         return
     if not isinstance(own.value, dict):
-        raise UsageError(f"{own.path}: must be a mapping of metrics")
+        raise UsageError(f"{own.place()}: must be a mapping of metrics")
     for name, fields in own.value.items():
         if fields is False:
             if merged.pop(name, None) is None:

@@ -1,0 +1,274 @@
+"""The client on endpoints of every kind: real sockets that are dead, slow, half-dead or talk garbage."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.stack import free_port
+from tvops.engine.telemetry.document import Stage, Telemetry
+from tvops.engine.telemetry.histogram import Histogram, empty, pack
+from tvops.errors import UsageError
+from tvops.telemetry_client import MAX_ANSWER_BYTES, Reading, TelemetryClient
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+GOOD = Telemetry(
+    process="engine", version="1", pid=1, started=2, time=3, health={"gateway": ("ok", "")}, stats={},
+    stages={"loop_lag": Stage("lag", pack(np.where(np.arange(len(empty())) == 70, 5, 0).astype(np.int64), 70))},
+    metrics=(), events=(),
+)  # fmt: skip
+
+
+@asynccontextmanager
+async def endpoint(handler: Handler, port: int = 0) -> AsyncIterator[str]:
+    """Run ``handler`` for every connection; give the URL."""
+    ended: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        ended.add(task)
+        try:
+            await handler(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", port)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in ended:
+            task.cancel()
+        await asyncio.gather(*ended, return_exceptions=True)
+
+
+def answer(body: bytes, status: str = "200 OK", kind: str = "application/msgpack", headers: str = "") -> bytes:
+    return (
+        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode()
+        + body
+    )
+
+
+def says(data: bytes, keep: bool = False) -> Handler:
+    """Answer every request with ``data``."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(data)
+            await writer.drain()
+            if not keep:
+                return
+
+    return handler
+
+
+async def poll(url: str, timeout: float = 5.0, **arguments: str) -> Reading:
+    async with TelemetryClient([url], timeout=timeout, **arguments) as client:
+        (reading,) = await client.poll()
+    return reading
+
+
+async def test_telemetry_as_messagepack_and_as_json() -> None:
+    as_json = answer(msgspec.json.encode(GOOD), kind="application/json; charset=utf-8")
+    chunked = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"".join(
+            b"%x\r\n%b\r\n" % (len(p), p) for p in map(bytes, itertools.batched(msgspec.msgpack.encode(GOOD), 9))
+        )
+        + b"0\r\n\r\n"
+        if hasattr(itertools, "batched")
+        else answer(msgspec.msgpack.encode(GOOD))
+    )
+    for data in (answer(msgspec.msgpack.encode(GOOD)), as_json, chunked):
+        async with endpoint(says(data)) as url:
+            reading = await poll(url)
+        assert reading.telemetry == GOOD
+        assert reading.connected
+        assert not reading.error
+
+
+def damaged(**changes: object) -> bytes:
+    return msgspec.msgpack.encode(msgspec.structs.replace(GOOD, **changes))
+
+
+def histogram(buckets: bytes, counts: bytes) -> bytes:
+    return damaged(stages={"s": Stage("s", Histogram(buckets, counts))})
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"", "ended the connection without an answer"),
+        (b"\x00\xff\x01garbage\r\n\r\n", "does not speak HTTP"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "does not speak HTTP"),
+        (answer(b"hello"), "something that is not telemetry"),
+        (answer(b""), "something that is not telemetry"),
+        (answer(b"[" * 100_000, kind="application/json"), "something that is not telemetry"),
+        (answer(b'{"process": 5}', kind="application/json"), "something that is not telemetry"),
+        (answer(b"\x91" * 100_000), "something that is not telemetry"),
+        (answer(msgspec.msgpack.encode(GOOD)[:-9]), "something that is not telemetry"),
+        (answer(histogram(b"\x01", b"")), "something that is not telemetry"),
+        (answer(histogram(b"\xff\xff", bytes(8))), "something that is not telemetry"),
+        (answer(histogram(b"\x01\x00", bytes(16))), "something that is not telemetry"),
+        (answer(damaged(schema=99)), "schema 99"),
+        (answer(b"x" * 100)[:-50], "broke off in the middle"),
+        (answer(b"", "401 Unauthorized"), "needs an API key; set a valid one in $TVOPS_API_KEY"),
+        (answer(b"", "403 Forbidden"), "needs an API key"),
+        (answer(b"", "404 Not Found"), "has no /telemetry"),
+        (answer(b"", "500 Internal Server Error"), "status 500"),
+        (answer(b"", "302 Found", headers="Location: http://e.example/\x9b31m\r\n"), "redirects to 'http://e.example/"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X-Y: z\r\n" * (MAX_ANSWER_BYTES // 8), "answers with more than 8 MiB"),
+        (answer(bytes(MAX_ANSWER_BYTES)), "answers with more than 8 MiB"),
+    ],
+)  # fmt: skip
+async def test_what_is_no_telemetry_is_told(data: bytes, error: str) -> None:
+    async with endpoint(says(data)) as url:
+        reading = await poll(url, timeout=30)
+    assert reading.telemetry is None
+    assert error in reading.error
+    assert reading.error.isprintable()
+    assert reading.connected
+
+
+async def test_an_endless_answer_ends() -> None:
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            writer.write(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+            await writer.drain()
+
+    async with endpoint(endless) as url:
+        assert "more than 8 MiB" in (await poll(url, timeout=30)).error
+
+
+async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    for byte in itertools.cycle(b"HTTP/1.1 200 OK\r\nX: "):
+        writer.write(bytes([byte]))
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("handler", [drip, silent])
+async def test_a_slow_endpoint_costs_no_more_than_the_timeout(handler: Handler) -> None:
+    async with endpoint(handler) as url:
+        reading = await asyncio.wait_for(poll(url, timeout=0.3), 30)
+    assert reading.error == "does not answer within 0.3 s"
+    assert reading.connected
+
+
+async def test_nobody_is_there() -> None:
+    reading = await poll(f"http://127.0.0.1:{free_port()}")
+    assert (reading.error, reading.connected) == ("connection refused", False)
+
+
+async def test_a_listener_that_never_accepts() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        reading = await poll(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=0.3)
+    assert reading.error == "does not answer within 0.3 s"
+
+
+async def test_a_host_that_is_none_and_tls_where_there_is_none() -> None:
+    assert (await poll("http://no-such-host.invalid:8000")).error
+
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with endpoint(plain) as url:
+        assert (await poll(url.replace("http:", "https:"))).error.startswith("TLS: ")
+
+
+async def test_one_dead_endpoint_keeps_no_other_waiting() -> None:
+    healthy = says(answer(msgspec.msgpack.encode(GOOD)))
+    async with (
+        endpoint(healthy) as good,
+        endpoint(silent) as bad,
+        TelemetryClient([bad, good, bad.replace("127.0.0.1", "127.0.0.2")], timeout=1.0) as client,
+    ):
+        readings = await client.poll()
+    assert [reading.url for reading in readings][:2] == [bad, good]
+    assert [bool(reading.telemetry) for reading in readings] == [False, True, False]
+    assert readings[1].received < readings[0].received
+
+
+async def test_connections_are_kept_and_made_anew() -> None:
+    connections = itertools.count(1)
+    seen = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = next(connections)
+        for _ in range(3):  # then it lets go, as a server does with idle connections
+            request = await reader.readuntil(b"\r\n\r\n")
+            seen.append((number, request))
+            writer.write(answer(msgspec.msgpack.encode(GOOD)))
+            await writer.drain()
+
+    async with endpoint(handler) as url, TelemetryClient([url], api_key="k.s") as client:
+        for _ in range(7):
+            (reading,) = await client.poll()
+            assert reading.telemetry == GOOD, reading.error
+            await asyncio.sleep(0.02)
+    assert [number for number, _ in seen] == [1, 1, 1, 2, 2, 2, 3]
+    assert all(b"\r\nX-API-Key: k.s\r\n" in request for _, request in seen)
+    assert all(request.startswith(b"GET /telemetry HTTP/1.1\r\n") for _, request in seen)
+
+
+async def test_it_reconnects_to_an_endpoint_that_was_restarted() -> None:
+    good = says(answer(msgspec.msgpack.encode(GOOD)), keep=True)
+    async with endpoint(good) as url:
+        client = TelemetryClient([url])
+        assert (await client.poll())[0].telemetry
+    assert (await client.poll())[0].error in ("connection refused", "ended the connection without an answer")
+    assert (await client.poll())[0].error == "connection refused"
+    async with endpoint(good, int(url.rpartition(":")[2])):
+        assert (await client.poll())[0].telemetry
+        await client.close()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=300), st.booleans())
+def test_any_bytes_give_a_reading(data: bytes, with_head: bool) -> None:
+    async def inside() -> Reading:
+        async with endpoint(says(answer(data) if with_head else data)) as url:
+            return await poll(url)
+
+    reading = asyncio.run(inside())
+    assert reading.telemetry is None
+    assert reading.error
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost:8000", "ftp://localhost", "http://", "http://[::1", "http://h:99999", "http://h:0",
+     "http://a b", "http://h\r\nX: y", "http://h/?q=1", "http://h/#f", "http://ü"],
+)  # fmt: skip
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="is no address of a stack"):
+        TelemetryClient([url])
+
+
+def test_secrets_stay_out_of_addresses_and_headers_out_of_keys() -> None:
+    with pytest.raises(UsageError, match=r"set the API key in \$TVOPS_API_KEY") as error:
+        TelemetryClient(["http://me:hidden@localhost:8000"])
+    assert "hidden" not in str(error.value)
+    with pytest.raises(UsageError, match="letters that no key has"):
+        TelemetryClient(["http://localhost:8000"], "k\r\nHost: evil")
