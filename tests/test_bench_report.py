@@ -14,7 +14,7 @@ from tests.test_bench_compare import runs
 from tvops import cli
 from tvops.bench.ab import run_ab
 from tvops.bench.capacity import Capacity, Step, Throughput, assess, search
-from tvops.bench.charts import latency_axis, linear_axis, percentile_points
+from tvops.bench.charts import HEIGHT, WIDE, latency_axis, linear_axis, percentile_points
 from tvops.bench.compare import compare
 from tvops.bench.conditions import parse_condition
 from tvops.bench.report import compare_page, run_page
@@ -67,7 +67,7 @@ def capacity() -> Capacity:
         return Step(load=load, achieved=min(load, 2600), kept=load < 2400, why="p99 was 41 ms", response_p99=2e6,
                     busy=0.1 + 6e-4 * load, busiest=4e-4 * load, process="engine")  # fmt: skip
 
-    points = [Throughput(load=n, rate=900 * n / (1 + 0.3 * (n - 1))) for n in (1, 2, 4, 8, 16, 32)]
+    points = [Throughput(load=n, rate=900 * n / (1 + 0.3 * (n - 1)) * (1 + n % 3)) for n in (1, 2, 4, 8, 16, 32)]
     found = assess("orders", "orders/s", search(step, 200, 20_000), points, "orders under way", 4, 1)
     return Capacity(started=1, seed=1, seconds=5, cores=4, targets=("p99 below 20 ms",), fingerprint=HOST,
                     dimensions=(found,))  # fmt: skip
@@ -106,6 +106,11 @@ def test_an_experiment_and_a_capacity():
     page = checked(capacity_page(capacity()))
     assert "inside the targets" in page
     assert "prediction" in page
+    assert re.search('<polygon class="band', page)
+    for points in re.findall('points="([^"]*)"', page):
+        for x, y in (map(float, point.split(",")) for point in points.split()):
+            assert 0 <= x <= WIDE
+            assert 0 <= y <= HEIGHT
 
 
 def test_nothing_in_a_result_becomes_markup():

@@ -21,7 +21,7 @@ def sentences(dimension: Dimension) -> list[str]:
     unit = dimension.unit
     said = [_carried(dimension)]
     if dimension.demand is not None:
-        said.append(_demand(dimension.demand, "the stack", unit))
+        said.append(_demand(dimension.demand, dimension.name))
     if dimension.busiest_demand is not None:
         said.append(_bottleneck(dimension.busiest_demand, dimension.busiest, unit))
     if dimension.scaling is not None:
@@ -39,10 +39,9 @@ def _carried(dimension: Dimension) -> str:
     return f"Carries {low:,.0f} {dimension.unit} inside the targets{between}. The limit: {dimension.limit}."
 
 
-def _demand(demand: Demand, who: str, unit: str) -> str:
-    one = unit.partition("/")[0].removesuffix("s")
+def _demand(demand: Demand, name: str) -> str:
     return (
-        f"Utilisation law: one {one} costs {who} {_micro(demand.seconds)} of CPU, over {demand.idle.value:.2f} "
+        f"Utilisation law: one {name.removesuffix('s')} costs the stack {_micro(demand.seconds)} of CPU, over {demand.idle.value:.2f} "
         f"cores at rest ({demand.points} steps)."
     )
 

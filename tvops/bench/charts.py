@@ -199,7 +199,8 @@ def _curve(curve: Curve, x: Callable[[float], float], y: Callable[[float], float
     title = f"<title>{escape(curve.name)}</title>"
     if curve.band:
         edge = [(a, high) for a, _, high in curve.band] + [(a, low) for a, low, _ in reversed(curve.band)]
-        points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in edge)
+        # A wide interval ends at the edge of the chart.
+        points = " ".join(f"{x(a):.1f},{max(y(b), _TOP):.1f}" for a, b in edge)
         parts.append(f'<polygon class="band {colour}" points="{points}"/>')
     if curve.dots or len(curve.points) == 1:
         for a, b in curve.points:
