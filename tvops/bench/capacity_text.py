@@ -41,8 +41,8 @@ def _carried(dimension: Dimension) -> str:
 
 def _demand(demand: Demand, name: str) -> str:
     return (
-        f"Utilisation law: one {name.removesuffix('s')} costs the stack {_micro(demand.seconds)} of CPU, over {demand.idle.value:.2f} "
-        f"cores at rest ({demand.points} steps)."
+        f"Utilisation law: one {name.removesuffix('s')} costs the stack {_micro(demand.seconds)} of CPU, over "
+        f"{demand.idle.value:.2f} cores at rest ({demand.points} steps)."
     )
 
 
