@@ -69,9 +69,9 @@ def ab_page(ab: Ab) -> str:
         ),
         page.paragraph(
             "Differences are 20 % trimmed means over the pairs, with bootstrap intervals; p is that of the exact "
-            "signed-rank test, corrected after Holm. Better or worse: p below 0.05, the interval excludes 0, "
-            "and the difference is larger than what A/A differed by. No measurable difference says that it is, if any, "
-            "likely smaller than the one that would be seen with a chance of 80 %; not that there is none.",
+            "signed-rank test, corrected after Holm. Better or worse: p below 0.05, the interval excludes 0, and "
+            "the difference is larger than what A/A differed by. No measurable difference says that it is, if "
+            "any, likely smaller than the one that would be seen with a chance of 80 %; not that there is none.",
             soft=True,
         ),
         page.host_section(ab.fingerprint),
