@@ -5,13 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
 
+from tests.stack import Stack, free_port
 from tests.top_documents import BEGIN, GATEWAY, MARKET, SECOND, STACK, Engine, Market, model_after
 from tvops.telemetry_client import Reading
 from tvops.top.addresses import Stack as Watched
@@ -23,6 +30,7 @@ from tvops.top.lines import plain
 from tvops.top.model import Model
 from tvops.top.recording import Recording, Writer
 from tvops.top.replay import Replay
+from tvops.top.sampler import Sampler
 from tvops.top.scene import BookReading, Depth
 
 ROOT = Path(__file__).parent.parent
@@ -122,14 +130,12 @@ async def showing(
 
 
 def golden(name: str, text: str) -> None:
-    """Compare a screen with the one that was looked at; TVOPS_TEST_UPDATE=1 keeps the present one instead."""
+    """Compare a screen with the one that was looked at; UPDATE_SCREENS=1 keeps the present one instead."""
     file = ROOT / "tests" / "top_screens" / f"{name}.txt"
-    if os.environ.get("TVOPS_TEST_UPDATE"):
+    if os.environ.get("UPDATE_SCREENS"):
         file.parent.mkdir(exist_ok=True)
         file.write_text(text + "\n")
-    assert text + "\n" == file.read_text(), (
-        f"{name} looks different; if it is meant to, run with TVOPS_TEST_UPDATE=1"
-    )
+    assert text + "\n" == file.read_text(), f"{name} looks different; if it is meant to, run with UPDATE_SCREENS=1"
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -161,9 +167,9 @@ async def test_screenshots_of_the_documentation_are_those_of_today(name: str, vi
         await screen.pilot.pause()
         drawing = screen.app.export_screenshot(title="tvops top")
     file = ROOT / "docs" / f"top-{name}.svg"
-    if os.environ.get("TVOPS_TEST_UPDATE"):
+    if os.environ.get("UPDATE_SCREENS"):
         file.write_text(drawing)
-    assert shown_text(drawing) == shown_text(file.read_text()), f"{file.name} is old; run with TVOPS_TEST_UPDATE=1"
+    assert shown_text(drawing) == shown_text(file.read_text()), f"{file.name} is old; run with UPDATE_SCREENS=1"
 
 
 def shown_text(drawing: str) -> list[str]:
@@ -562,6 +568,7 @@ class Terminal:
         self.tmux("kill-server")
 
 
+@pytest.mark.timeout(300)  # two starts of a stack
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 def test_a_live_stack_in_a_real_terminal(tmp_path: Path) -> None:
     with Stack(tmp_path / "data").start() as stack, Terminal(tmp_path) as terminal:
@@ -587,7 +594,8 @@ def test_a_live_stack_in_a_real_terminal(tmp_path: Path) -> None:
         assert "engine has restarted" in text  # the last screen stays
     replayed = subprocess.run(
         [sys.executable, "-m", "tvops", "top", "--replay", str(recording), "--once"],
-        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "COLUMNS": "100", "LINES": "30"},
+        capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "COLUMNS": "100", "LINES": "30"},
     )  # fmt: skip
     assert replayed.returncode == 0, replayed.stderr
     assert "order_execution_latency" in replayed.stdout

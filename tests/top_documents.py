@@ -35,6 +35,21 @@ def counts_of(samples: Sequence[int]) -> Counts:
     return counts
 
 
+class Samples:
+    """The samples of a stage: all of them as counts, the last ones as they are."""
+
+    def __init__(self) -> None:
+        self.counts, self.recent, self.maximum = empty(), list[int](), 0
+
+    def add(self, more: list[int]) -> None:
+        self.counts += counts_of(more)
+        self.recent = (self.recent + more)[-9000:]
+        self.maximum = max([self.maximum, *more])
+
+    def packed(self) -> Histogram:
+        return pack(self.counts, self.maximum)
+
+
 def histogram_of(samples: Sequence[int]) -> Histogram:
     return pack(counts_of(samples), max(samples, default=0))
 
@@ -57,8 +72,8 @@ class Engine:
 
     def __init__(self, started: int = BEGIN, pid: int = 4101, per_second: int = 400) -> None:
         self.started, self.pid, self.per_second = started, pid, per_second
-        self._samples: dict[str, list[int]] = {
-            name: []
+        self._samples = {
+            name: Samples()
             for name in (
                 "gateway_to_durable",
                 "durable_to_matched",
@@ -82,10 +97,10 @@ class Engine:
         }
         for index, (name, middle) in enumerate(middles.items()):
             count = self.per_second // 50 if name == "state_sync" else self.per_second
-            self._samples[name] += latencies(1000 * index + self._second, count, middle)
+            self._samples[name].add(latencies(1000 * index + self._second, count, middle))
         if stall:
-            self._samples["loop_lag"].append(5_200_000)
-        reply = self._samples["gateway_to_reply"][-10 * self.per_second :]
+            self._samples["loop_lag"].add([5_200_000])
+        reply = self._samples["gateway_to_reply"].recent[-10 * self.per_second :]
         p50, p99, p999 = (float(np.percentile(reply, percent)) / 1e6 for percent in (50, 99, 99.9))
         orders = self._second * self.per_second
         return Telemetry(
@@ -118,7 +133,7 @@ class Engine:
                 },
             },
             stages={
-                name: Stage(name.replace("_to_", " → ").replace("_", " "), histogram_of(samples))
+                name: Stage(name.replace("_to_", " → ").replace("_", " "), samples.packed())
                 for name, samples in self._samples.items()
             },
             metrics=(
@@ -259,13 +274,13 @@ class Market:
 
     def __init__(self, started: int = BEGIN, pid: int = 4102, sessions: int = 40) -> None:
         self.started, self.pid, self.sessions = started, pid, sessions
-        self._samples: list[int] = []
+        self._samples = Samples()
         self._second = 0
 
     def document(self, time: int) -> Telemetry:
         self._second += 1
-        self._samples += latencies(self._second, 900, 0.9e6, 0.6)
-        recent = self._samples[-9000:]
+        self._samples.add(latencies(self._second, 900, 0.9e6, 0.6))
+        recent = self._samples.recent
         p50, p99, p999 = (round(float(np.percentile(recent, percent)) / 1e6, 3) for percent in (50, 99, 99.9))
         rate = 9_600.0 + 300 * (self._second % 5)
         return Telemetry(
@@ -288,7 +303,7 @@ class Market:
                 },
             },
             stages={
-                "publish_to_send": Stage("published → sent to sessions", histogram_of(self._samples)),
+                "publish_to_send": Stage("published → sent to sessions", self._samples.packed()),
                 "history_load": Stage("history asked for → sent", histogram_of([])),
             },
             metrics=(

@@ -15,7 +15,9 @@ def styles_of(theme: Theme, variables: dict[str, str]) -> dict[str, Style]:
             found = Color.parse(variables.get(name) or ordinary)
         except ColorParseError:
             return None
-        return found.rich_color.name if found.ansi is not None else found.hex6
+        if found.ansi is not None:
+            return found.rich_color.name
+        return (found if theme.dark or name == "foreground" else found.darken(0.18)).hex6  # readable on light
 
     plain = theme.ansi
     text = None if plain else colour("foreground", "#e0e0e0")
