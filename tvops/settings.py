@@ -104,7 +104,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     slow_client_threshold: Positive = 10  # conflations in a row after which a session is dropped
     session_buffer_kb: Annotated[int, msgspec.Meta(ge=16, le=65_536)] = 1024  # kB that a session may hold unsent
     log_level: Literal["debug", "info", "warning", "error"] = "info"  # least important log lines to show
+    log_format: Literal["auto", "console", "json"] = "auto"  # auto: json where a collector reads a pipe or socket
     targets: str = ""  # file of targets and limits that goes over the ones that ship; empty: none
+    supervisor_budget_mb: Megabytes = 48  # memory (PSS) that the supervisor should stay within; 0: any
+    engine_budget_mb: Megabytes = 208  # the same of the engine's process
+    market_budget_mb: Megabytes = 176  # the same of market data's
     stats_interval_seconds: Seconds = 30.0  # how often the stream statistics are logged
 
     @property

@@ -35,7 +35,9 @@ def serve(
     as_json: bool = typer.Option(False, "--json", help="Print the status as JSON lines."),
 ) -> int:
     """Run the stack: servers, order engine, market data and chart page. Ctrl-C ends it."""
-    from tvops.engine.telemetry.logs import set_up_logging
+    import msgspec
+
+    from tvops.engine.telemetry.logs import chosen_format, set_up_logging
     from tvops.errors import SettingsError
     from tvops.serving import run_stack
     from tvops.settings import load_settings
@@ -54,5 +56,7 @@ def serve(
             raise SettingsError(f"{key}: every user can read the command line; set TVOPS_{key.upper()} instead")
         arguments[key] = value
     settings = load_settings(arguments, file=config)
-    set_up_logging(settings.log_level, "serve")
+    # the workers' stderr is a pipe to us, whatever ours is
+    settings = msgspec.structs.replace(settings, log_format=chosen_format(settings.log_format))
+    set_up_logging(settings.log_level, "serve", settings.log_format)
     return run_stack(settings, as_json)

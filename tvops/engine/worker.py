@@ -232,7 +232,7 @@ def main(arguments: list[str]) -> int:
     configuration = msgspec.json.decode(_read_line(source), type=Configuration)
     if source != sys.stdin.fileno():
         os.close(source)
-    set_up_logging(configuration.settings.log_level, name)
+    set_up_logging(configuration.settings.log_level, name, configuration.settings.log_format)
     os.set_blocking(sys.stdout.fileno(), False)
     wishes = configuration.tuning.process(name)
     tuned = tune_process(wishes, name)

@@ -25,7 +25,7 @@ class StackWatch:
         self.servers: tuple[Server, ...] = ()
         self.profile, self.knobs_in_force, self.knobs_left = settings.profile, 0, 0
         self._data_path: Path = settings.data_path
-        self._process_probe = ProcessProbe(settings.data_path, name=name)
+        self._process_probe = ProcessProbe(settings.data_path, name=name, budgets=_budgets(settings))
         self._host_probe = HostProbe((settings.gateway_port, settings.market_port))
         self._server_probe = ServerProbe(bus)
 
@@ -54,3 +54,12 @@ class StackWatch:
         parts = [s.used / s.limit for s in self.servers if s.up and s.limit and s.policy == "noeviction"]
         if parts:
             yield "stack.redis_memory_percent", 100 * max(parts)
+
+
+def _budgets(settings: Settings) -> dict[str, int]:
+    """Give the bytes that processes should stay within; servers have a maxmemory, and a metric of their own."""
+    return {
+        "supervisor": settings.supervisor_budget_mb << 20,
+        "engine": settings.engine_budget_mb << 20,
+        "market": settings.market_budget_mb << 20,
+    }
