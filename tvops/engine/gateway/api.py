@@ -18,6 +18,8 @@ from tvops.engine.gateway.problems import decoding_problem, refuse
 from tvops.engine.gateway.risk import pack_limits, read_limits
 from tvops.engine.gateway.schemas import encode
 from tvops.engine.records import ALL_ACCOUNTS, Status
+from tvops.engine.telemetry import exposition
+from tvops.engine.telemetry.service import TelemetryService
 from tvops.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ _KILL = msgspec.json.Decoder(schemas.KillSwitch)
 _HALT = msgspec.json.Decoder(schemas.Halt)
 _ALL_EXECUTIONS = 1 << 16
 _STATUSES: dict[str, tuple[int, ...]] = {s.name.lower(): (s.value,) for s in Status} | {"live": LIVE}
-_METRICS_TYPE = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 
 Report = Callable[[], schemas.HealthReport]
 
@@ -46,15 +47,13 @@ class Api:
         entry: OrderEntry,
         health: Report,
         stats: Callable[[], dict[str, Any]],
-        metrics: Callable[[], bytes],
-        telemetry: Callable[[str, bool], tuple[bytes, str]],
+        telemetry: TelemetryService,
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._table = engine.table
         self._entry = entry
-        self._health, self._stats, self._metrics = health, stats, metrics
-        self._telemetry = telemetry
+        self._health, self._stats, self._telemetry = health, stats, telemetry
         self._symbols = encode(schemas.SymbolList([views.symbol_info(i) for i in self._table.all]))
         self._openapi = msgspec.json.encode(build_openapi())
 
@@ -193,12 +192,12 @@ class Api:
 
     def metrics(self, call: Call) -> Answer:
         """Show the figures for Prometheus."""
-        return Answer(200, self._metrics(), _METRICS_TYPE)
+        return _typed(*exposition.answer(self._telemetry.document(), call.accept))
 
     def telemetry(self, call: Call) -> Answer:
         """Show the telemetry of this process."""
-        body, kind = self._telemetry(call.accept, call.principal is not None and call.principal.admin)
-        return Answer(200, body, b"content-type: %b\r\n" % kind.encode())
+        admin = call.principal is not None and call.principal.admin
+        return _typed(*self._telemetry.encoded(call.accept, admin))
 
     def openapi(self, call: Call) -> Answer:
         """Show the description of the API."""
@@ -210,6 +209,10 @@ class Api:
     def _twice_mid(self, instrument: int) -> int | None:
         bids, asks = self._engine.engine.depth(instrument, 1)
         return int(bids[0, 0] + asks[0, 0]) if len(bids) and len(asks) else None
+
+
+def _typed(body: bytes, kind: str) -> Answer:
+    return Answer(200, body, b"content-type: %b\r\n" % kind.encode())
 
 
 def _feed_name(feed: str) -> str:

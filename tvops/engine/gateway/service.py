@@ -16,7 +16,6 @@ from tvops.engine.gateway.auth import KeyRing
 from tvops.engine.gateway.entry import OrderEntry
 from tvops.engine.gateway.guard import Guard
 from tvops.engine.gateway.limits import RateLimiter
-from tvops.engine.gateway.metrics import render_metrics
 from tvops.engine.gateway.pages import build_pages
 from tvops.engine.gateway.private import PrivateStreams
 from tvops.engine.gateway.schemas import HealthReport, PartHealth
@@ -58,13 +57,16 @@ class GatewayService:
             bus: the ledger role holds the API keys; every role is watched for `/health`.
             engine: has to be started before this service.
             options: of the listener and its connections; by default those of every profile.
-            telemetry: of this process, for `/telemetry`; by default one that only this service knows.
+            telemetry: of this process, for `/telemetry` and `/metrics`; by default one of this service only.
         """
         self._settings = settings
         self._bus = bus
         self._engine = engine
         self._options = options or SocketOptions("gateway")
-        self._telemetry = telemetry or TelemetryService("engine", settings)
+        if telemetry is None:
+            telemetry = TelemetryService("engine", settings)
+            telemetry.watch((engine, self), self.listed_sessions)
+        self._telemetry = telemetry
         self._keys = KeyRing(bus.ledger)
         self._tasks: list[asyncio.Task[None]] = []
         self._unsubscribe: Callable[[], None] | None = None
@@ -85,9 +87,7 @@ class GatewayService:
         settings, engine = self._settings, self._engine
         await self._keys.load()
         self._entry = OrderEntry(engine, RateLimiter(settings.rate_limit))
-        self._api = Api(
-            settings, engine, self._entry, self._report, self.stats, self._metrics, self._telemetry.encoded
-        )
+        self._api = Api(settings, engine, self._entry, self._report, self.stats, self._telemetry)
         guard = Guard(settings, self._keys)
         streams = PrivateStreams(engine.table, engine.orders, self._api.positions_of)
         self._sessions = Sessions(
@@ -105,6 +105,7 @@ class GatewayService:
         self._unsubscribe = engine.sequencer.subscribe(streams.publish)
         self._entry.open = True
         self._telemetry.stages.adopt("gateway_to_durable", self._entry.durable_latency)
+        self._telemetry.stages.adopt("submit_to_reply", self._entry.engine_latency)
         self._telemetry.stages.adopt("gateway_to_reply", self._entry.latency)
         self._state = "ok"
         create = asyncio.get_running_loop().create_task
@@ -166,10 +167,6 @@ class GatewayService:
     def listed_sessions(self) -> list[document.Session]:
         """Give the WebSocket sessions as telemetry lists them."""
         return self._sessions.listed() if self._server is not None else []
-
-    def _metrics(self) -> bytes:
-        stages = {"receive_to_reply": self._entry.latency, "submit_to_reply": self._entry.engine_latency}
-        return render_metrics(self.stats(), stages)
 
     def _report(self) -> HealthReport:
         parts = {"gateway": self.health(), "engine": self._engine.health()}

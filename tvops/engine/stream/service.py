@@ -26,7 +26,7 @@ from tvops.engine.records import DTYPES
 from tvops.engine.services import Health, Service
 from tvops.engine.socket_tuning import SocketOptions
 from tvops.engine.stream.encoder import Encoder
-from tvops.engine.stream.figures import METRICS_TYPE, Figures
+from tvops.engine.stream.figures import Figures
 from tvops.engine.stream.head import HttpError, Request, presented_key
 from tvops.engine.stream.history import Channel
 from tvops.engine.stream.http import Answer, Front, Route
@@ -34,7 +34,7 @@ from tvops.engine.stream.hub import Hub
 from tvops.engine.stream.intake import Intake
 from tvops.engine.stream.protocol import Catalogue
 from tvops.engine.stream.sessions import Session
-from tvops.engine.telemetry import document
+from tvops.engine.telemetry import document, exposition
 from tvops.engine.telemetry.service import TelemetryService
 from tvops.errors import HeldError, UsageError
 from tvops.settings import Settings
@@ -72,10 +72,13 @@ class StreamService:
             table: the instruments.
             health_sources: services of the same process whose health `/health` tells as well.
             options: of the listener and its connections; by default those of every profile.
-            telemetry: of this process, for `/telemetry`; by default one that only this service knows.
+            telemetry: of this process, for `/telemetry` and `/metrics`; by default one of this service only.
         """
         self._settings, self._bus = settings, bus
-        self._telemetry = telemetry or TelemetryService("market", settings)
+        if telemetry is None:
+            telemetry = TelemetryService("market", settings)
+            telemetry.watch((*health_sources, self), self.listed_sessions)
+        self._telemetry = telemetry
         self._health_sources = tuple(health_sources)
         self.epoch = secrets.randbits(32) or 1
         self._intake = Intake(len(table))
@@ -97,7 +100,7 @@ class StreamService:
             "/stats": Route(lambda _: _json(self.stats())),
             "/clients": Route(lambda _: _json(self.clients())),
             "/telemetry": Route(self._answer_telemetry),
-            "/metrics": Route(lambda _: Answer(self._figures.metrics(self.stats()), content_type=METRICS_TYPE)),
+            "/metrics": Route(self._answer_metrics),
         }
         self._options = options or SocketOptions("stream")
         self._front = Front(settings, routes, self._admits, self._open_session, self._options)
@@ -305,6 +308,10 @@ class StreamService:
         body, kind = self._telemetry.encoded(
             request.headers.get("accept", ""), self._admin(presented_key(request))
         )
+        return Answer(body, content_type=kind)
+
+    def _answer_metrics(self, request: Request) -> Answer:
+        body, kind = exposition.answer(self._telemetry.document(), request.headers.get("accept", ""))
         return Answer(body, content_type=kind)
 
     def _answer_health(self, _: Request) -> Answer:

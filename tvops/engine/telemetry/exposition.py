@@ -80,7 +80,7 @@ _GAUGES: dict[str, tuple[_Row, ...]] = {
     ),
 }
 _ORDERS = ("tv_order_execution_latency", "Seconds from the receipt of a command to its reply.")
-_ORDER_STAGES = {"gateway_to_reply": "receive_to_reply"}
+_ORDER_STAGES = {"gateway_to_reply": "receive_to_reply", "submit_to_reply": "submit_to_reply"}
 _STREAM = (
     "tvops_stream_latency_seconds",
     "Publication by the price service to hand-over to the last session's socket.",

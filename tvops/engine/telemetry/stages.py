@@ -14,6 +14,7 @@ STAGES: Final = {
     "publish_to_send": "given to the market stream → handed to the last session's socket",
     "gateway_to_durable": "command received → on the ledger's disk",
     "durable_to_matched": "on the ledger's disk → matched",
+    "submit_to_reply": "command given to the sequencer → durable and matched, its events here",
     "gateway_to_reply": "command received → reply written",
     "state_sync": "changed orders and positions taken → all written to the market server",
     "history_load": "subscription or resumption received → state and history handed to the socket",
