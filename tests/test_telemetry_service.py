@@ -1,0 +1,233 @@
+"""The telemetry of a process: its stages, pauses, uptime, events and document."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+
+import httpx
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.asyncio.client import connect
+
+from tests.gateway_fixtures import running_gateway
+from tests.stream_client import ANY_PORT, TABLE, on_uvloop
+from tvops.engine.bus.roles import Bus
+from tvops.engine.gateway.auth import create_key
+from tvops.engine.services import Health
+from tvops.engine.stream.service import StreamService
+from tvops.engine.telemetry.document import Process, Server, Telemetry
+from tvops.engine.telemetry.events import MOST, EventLog, Watch
+from tvops.engine.telemetry.pauses import CollectionPauses, LoopLag
+from tvops.engine.telemetry.recorder import Recorder
+from tvops.engine.telemetry.service import TelemetryService
+from tvops.engine.telemetry.stages import STAGES, Stages
+from tvops.engine.telemetry.uptime import Past, Uptime
+from tvops.settings import Settings
+
+
+async def test_both_encodings_of_a_gateway_with_its_stages(bus: Bus) -> None:
+    async with running_gateway(bus) as gateway:
+        for _ in range(3):
+            assert (await gateway.order()).status_code == 201
+        await asyncio.sleep(0.25)
+        packed = await gateway.client.get("/telemetry", headers={"Accept": "application/msgpack"})
+        plain = await gateway.client.get("/telemetry")
+    assert packed.headers["content-type"] == "application/msgpack"
+    assert plain.headers["content-type"] == "application/json"
+    document = msgspec.msgpack.decode(packed.content, type=Telemetry)
+    assert msgspec.json.decode(plain.content, type=Telemetry).stages == document.stages
+    for stage in ("gateway_to_durable", "gateway_to_reply"):
+        assert document.stages[stage].histogram.unpack().sum() == 3, stage
+        assert document.stages[stage].histogram.negative == 0
+    assert document.stages["gateway_to_reply"].histogram.maximum > (
+        document.stages["gateway_to_durable"].histogram.maximum // 2
+    )
+
+
+async def test_only_admins_see_the_sessions(bus: Bus) -> None:
+    keys = {admin: (await create_key(bus.ledger, f"admin-{admin}", admin))[0] for admin in (True, False)}
+    async with running_gateway(bus, api_keys="required") as gateway, gateway.socket() as client:
+        await client.ask(op="auth", key=keys[False])
+        assert (await gateway.client.get("/telemetry")).status_code == 401
+        seen = {}
+        for admin, key in keys.items():
+            answer = await gateway.client.get("/telemetry", headers={"X-API-Key": key})
+            seen[admin] = msgspec.json.decode(answer.content, type=Telemetry).sessions
+    assert [session.account for session in seen[True]] != [""]
+    assert len(seen[True]) == 1
+    assert seen[False] == ()
+
+
+@on_uvloop
+async def test_only_admins_see_the_sessions_of_the_market_port(bus: Bus) -> None:
+    keys = {admin: (await create_key(bus.ledger, f"admin-{admin}", admin))[0] for admin in (True, False)}
+    settings = Settings(**ANY_PORT, api_keys="required")
+    service = StreamService(settings, bus, TABLE)
+    await service.start()
+    try:
+        async with (
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}") as client,
+            connect(f"ws://127.0.0.1:{service.port}/ws", additional_headers={"X-API-Key": keys[False]}),
+        ):
+            assert (await client.get("/telemetry")).status_code == 401
+            seen = {}
+            for admin, key in keys.items():
+                answer = await client.get("/telemetry", headers={"X-API-Key": key})
+                seen[admin] = msgspec.json.decode(answer.content, type=Telemetry)
+    finally:
+        await service.stop()
+    assert len(seen[True].sessions) == 1
+    assert seen[True].sessions[0].account
+    assert seen[False].sessions == ()
+    assert {"publish_to_send", "history_load"} <= set(seen[False].stages)
+
+
+async def test_a_service_samples_its_process_its_servers_and_its_sessions(bus: Bus) -> None:
+    async with running_gateway(bus) as gateway:
+        telemetry = TelemetryService("engine", gateway.settings, bus, Past(begun=time.monotonic_ns()))
+        telemetry.compile()
+        telemetry.watch((gateway.engine, gateway.service), gateway.service.listed_sessions)
+        async with gateway.socket() as client:
+            await client.ask(op="ping")
+            await telemetry.start()
+            try:
+                async with asyncio.timeout(20):
+                    while not telemetry.document().servers or not telemetry.document().metrics:
+                        await asyncio.sleep(0.05)
+                await asyncio.sleep(0.3)
+                whole = msgspec.msgpack.decode(telemetry.encoded("application/msgpack")[0], type=Telemetry)
+                part = msgspec.json.decode(telemetry.encoded("text/html", whole=False)[0], type=Telemetry)
+            finally:
+                await telemetry.stop()
+    assert {server.role: server.up for server in whole.servers} == dict.fromkeys(
+        ("ledger", "market", "results"), True
+    )
+    assert [session.messages for session in whole.sessions] == [1]
+    assert part.sessions == ()
+    assert whole.host is not None
+    assert "engine" in {process.name for process in whole.processes}
+    states = {metric.name: metric.state for metric in whole.metrics}
+    assert states["tv_uptime"] == states["tv_max_concurrent_sessions"] == "ok"
+    assert states["tv_order_execution_latency"] == "no data"
+    assert set(whole.stages) <= set(STAGES)
+    for name in ("loop_lag", "redis_round_trip_ledger"):
+        assert whole.stages[name].histogram.unpack().sum() > 0, name
+    assert not any(callback.__qualname__.startswith("CollectionPauses") for callback in gc.callbacks)
+
+
+async def test_a_blocked_loop_shows_in_its_lag() -> None:
+    recorder = Recorder()
+    lag = LoopLag(recorder)
+    lag.start()
+    await asyncio.sleep(0.05)
+    lag.take()
+    time.sleep(0.1)
+    await asyncio.sleep(0.01)
+    lag.stop()
+    assert lag.take() >= 90_000_000
+    assert recorder.maximum >= 90_000_000
+    before = recorder.total
+    await asyncio.sleep(0.05)
+    assert recorder.total == before
+
+
+def test_collections_show_as_pauses() -> None:
+    recorder = Recorder()
+    pauses = CollectionPauses(recorder)
+    pauses.start()
+    gc.collect()
+    pauses.stop()
+    gc.collect()
+    pauses.flush()
+    assert recorder.total >= 1
+    count = recorder.total
+    pauses.flush()
+    assert recorder.total == count
+
+
+def test_stages_have_one_recorder_each() -> None:
+    stages = Stages()
+    assert stages.add("loop_lag") is stages.add("loop_lag")
+    assert stages.get("gc_pause") is None
+    with pytest.raises(KeyError):
+        stages.add("warp")
+    stages.add("feed_to_publish")
+    assert list(stages.packed()) == ["feed_to_publish", "loop_lag"]
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**9), st.booleans()), max_size=40), st.booleans())
+def test_uptime_is_the_time_served_since_it_first_was(steps: list[tuple[int, bool]], again: bool) -> None:
+    past = Past(begun=1000, restarts=1, served_since=400, down=100) if again else Past(begun=1000)
+    uptime, now = Uptime(past), 1000
+    served, whole = (500, 600) if again else (0, 0)
+    serving, known = False, again
+    for pause, state in steps:
+        now += pause
+        if known:
+            served, whole = served + (pause if serving else 0), whole + pause
+        known, serving = known or state, state
+        uptime.update(now, state)
+    assert (uptime.recovery is None) == (not any(state for _, state in steps))
+    if not known:
+        assert uptime.percent is None
+    elif whole:
+        assert uptime.percent == pytest.approx(100 * served / whole)
+
+
+def test_the_newest_events_are_kept() -> None:
+    log = EventLog()
+    for number in range(MOST + 50):
+        log.add("info", "test", str(number))
+    assert [event.seq for event in log.newest] == list(range(51, MOST + 51))
+
+
+def texts(log: EventLog) -> list[tuple[str, str, str]]:
+    return [(event.severity, event.about, event.text) for event in log.newest]
+
+
+def test_what_changes_is_noted() -> None:
+    log = EventLog()
+    watch = Watch(log)
+    fields = dict.fromkeys(("started", "rss", "pss", "threads", "descriptors"), 1) | {
+        "voluntary_switches": 0, "involuntary_switches": 0, "major_faults": 0, "cpu_percent": 1.0,
+    }  # fmt: skip
+    first = Process(name="market", pid=1, **fields)  # type: ignore[arg-type]
+    watch.processes([first])
+    watch.processes([msgspec.structs.replace(first, pid=2)])
+    watch.processes([msgspec.structs.replace(first, pid=2, leaking=True, slope=2**20 / 3600)])
+    watch.processes([])
+    up = Server(role="ledger", address="a", up=True, uptime=9)
+    for server in (up, msgspec.structs.replace(up, up=False), up, msgspec.structs.replace(up, uptime=1)):
+        watch.servers([server])
+    for state in ("starting", "ok", "degraded", "degraded"):
+        watch.services({"price": Health(state, "why")})  # type: ignore[arg-type]
+    for gaps in (0.0, 0.0, 2.0, 2.0, 3.0):
+        watch.figures({"price.gaps": gaps})
+    assert texts(log) == [
+        ("warn", "market", "process 1 is gone, 2 has taken its place"),
+        ("warn", "market", "its memory grows by 1.0 MiB an hour"),
+        ("warn", "market", "process 2 is gone"),
+        ("breach", "ledger server", "does not answer any more at a"),
+        ("info", "ledger server", "answers again"),
+        ("warn", "ledger server", "was restarted"),
+        ("info", "price", "ok: why"),
+        ("warn", "price", "degraded: why"),
+        ("warn", "price", "a book of the feed lost its continuity (2 times)"),
+        ("warn", "price", "a book of the feed lost its continuity"),
+    ]
+
+
+def test_stalls_are_told_at_once_and_then_together() -> None:
+    log = EventLog()
+    watch = Watch(log)
+    for now, milliseconds in ((0, 1), (1, 5), (2, 4), (3, 9), (4, 40), (5, 5), (50, 6), (65, 7)):
+        watch.stall(float(now), milliseconds * 1_000_000, "engine")
+    assert [text for _, _, text in texts(log)] == [
+        "the event loop stood still for 5.0 ms",
+        "the event loop stood still in 3 of 3 s, at longest for 40.0 ms",
+        "the event loop stood still in 3 of 60 s, at longest for 7.0 ms",
+    ]
