@@ -65,7 +65,7 @@ class TopInTmux:
     """`tvops top` in a terminal of 120x40 of its own tmux server."""
 
     def __init__(self, folder: Path, stack: Stack, hertz: float) -> None:
-        self._socket = str(folder / "tmux")
+        self._socket = str(folder / f"tmux-{time.monotonic_ns()}")  # one that is ending takes no sessions
         self._command = f"exec '{sys.executable}' -m tvops top {stack.gateway},{stack.market} --hz {hertz}"
         self.process: psutil.Process | None = None
 
