@@ -155,7 +155,7 @@ def test_a_stall_appears_in_the_stages_and_as_an_event(stack: Stack) -> None:
         stages = read(stack)[0].stages
         lag, reply = stages["loop_lag"].histogram, stages["gateway_to_reply"].histogram
         least = STALL_SECONDS * 1e9
-        return reply.maximum >= least and lag.maximum >= least - 5e6  # a timer may have been about to be due
+        return reply.maximum >= least and lag.maximum >= least - 10e6  # a timer may have been about to be due
 
     with Load(stack, connections=8):
         until(stalled)
@@ -163,7 +163,7 @@ def test_a_stall_appears_in_the_stages_and_as_an_event(stack: Stack) -> None:
             lambda: [e for e in read(stack)[0].events if "stood still" in e.text and "engine" in e.about]
         )
     longest = max(float(event.text.rpartition("for ")[2].split()[0]) for event in events)
-    assert longest >= 1000 * STALL_SECONDS - 5
+    assert longest >= 1000 * STALL_SECONDS - 10
 
 
 def test_a_restart_is_an_event_and_counts_against_uptime(stack: Stack) -> None:
