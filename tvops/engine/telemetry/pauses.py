@@ -10,8 +10,11 @@ from collections import deque
 from tvops.engine.telemetry.recorder import Recorder
 
 INTERVAL_MS = 5
-"""Between two looks at the loop. A stall shows with its length less the time until the next look was due, so that one
-of this length always shows, and a longer one by all but this. Each look wakes an idle process, for some 30 µs."""
+"""Between two looks at the loop.
+
+A stall shows with its length less the time until the next look was due: one of this length always shows, a longer
+one by all but this. Each look wakes an idle process, for some 30 µs.
+"""
 
 _INTERVAL_NS = INTERVAL_MS * 1_000_000
 
