@@ -73,7 +73,7 @@ def test_a_narrow_terminal_gets_two_lines_a_knob(command: list[str], tmp_path: P
 
 
 def test_a_wide_terminal_gets_a_table(command: list[str], tmp_path: Path) -> None:
-    lines = plain_lines(on_terminal(command, tmp_path, 140))
+    lines = plain_lines(on_terminal(command, tmp_path, 170))
     assert lines[0].split() == ["knob", "current", "→", "wanted", "state", "risk", "scope", "why"]
     [row] = [line for line in lines if line.startswith("net.ipv4.tcp_slow_start_after_idle")]
     assert row.split()[1:7] == ["1", "→", "0", "pending", "safe", "netns"]

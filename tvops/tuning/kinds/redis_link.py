@@ -130,6 +130,7 @@ class Link:
         return connection.read_response()
 
     def _connect(self) -> AbstractConnection:
+        from redis._parsers import _RESP2Parser
         from redis.backoff import NoBackoff
         from redis.connection import Connection
         from redis.retry import Retry
@@ -141,6 +142,8 @@ class Link:
             "socket_timeout": CALL_SECONDS, "socket_connect_timeout": CONNECT_SECONDS, "protocol": 2,
             "retry": Retry(NoBackoff(), 0), "decode_responses": True, "encoding_errors": "replace",
             "driver_info": None,
+            # hiredis makes room for as many elements as an answer announces, the plain one for those that come.
+            "parser_class": _RESP2Parser,
         }  # fmt: skip
         kind = self._options.get("connection_class", Connection)
 
