@@ -15,7 +15,7 @@ import tvops
 from tvops.errors import TvopsError
 from tvops.tuning.host import is_text
 
-COMMANDS = ("serve", "tune", "profiles", "doctor", "top", "slo", "bench", "keys", "settings")
+COMMANDS = ("serve", "tune", "profiles", "doctor", "top", "slo", "bench", "profile", "keys", "settings")
 """Each is a module of `tvops.commands` with an `app`; heavy imports stand inside its functions."""
 
 CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]

@@ -23,6 +23,7 @@ import uvloop
 from tvops.engine.bus.roles import Bus
 from tvops.engine.collector import WORKER_DEFAULTS, Collector
 from tvops.engine.compiled import compilations
+from tvops.engine.inside_profile import InsideProfiler
 from tvops.engine.instruments import load_instruments
 from tvops.engine.process_tuning import tune_process
 from tvops.engine.services import HasKernels, Service
@@ -164,6 +165,7 @@ async def serve(name: str, configuration: Configuration, tuned: list[Effect], co
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, stop.set)
+    InsideProfiler(settings.data_path).install(loop)
     watcher = asyncio.create_task(_watch_supervisor(stop))
     bus = await Bus.connect(settings, configuration.urls, SocketOptions("redis", sockets.get("redis")))
     services = build_services(name, settings, bus, options, configuration.past)

@@ -1,0 +1,214 @@
+"""`tvops profile` on real processes: a running stack, and a busy child."""
+
+from __future__ import annotations
+
+import json
+import os
+import pstats
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.stack import Stack
+from tvops.engine.inside_profile import REQUEST, read_request, result_path
+from tvops.profiling.subject import Subject
+
+BUSY = """
+import ctypes, sys
+ctypes.CDLL(None).prctl(4, int(sys.argv[1]), 0, 0, 0)  # PR_SET_DUMPABLE
+print("ready", flush=True)
+def spin_in_circles():
+    while True:
+        sum(range(1000))
+spin_in_circles()
+"""
+
+
+def profile(*arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*prefix, sys.executable, "-m", "tvops", "profile", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def busy_child(dumpable: bool = True) -> subprocess.Popen[bytes]:
+    child = subprocess.Popen([sys.executable, "-c", BUSY, str(int(dumpable))], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"ready\n"
+    return child
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    process = busy_child()
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(tmp_path_factory.mktemp("profile") / "data") as running:
+        yield running.start()
+
+
+def told(stack: Stack, *arguments: str) -> dict[str, Any]:
+    done = profile("--data-dir", str(stack.data_dir), "--seconds", "1", "--json", *arguments)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def files_of(stack: Stack, result: dict[str, Any]) -> dict[str, Path]:
+    """Give the files by suffix; each is for its owner only."""
+    found = {name.partition(".")[2]: stack.data_dir / "profiles" / name for name in result["files"]}
+    assert all(path.stat().st_mode & 0o077 == 0 for path in found.values())
+    return found
+
+
+def test_py_spy_draws_what_a_process_does(child: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    if shutil.which("py-spy", path=str(Path(sys.executable).parent)) is None:
+        pytest.skip("py-spy is not here")
+    done = profile("--pid", str(child.pid), "--seconds", "1", "--output", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    drawing, samples, record = map(Path, done.stdout.splitlines())
+    assert "spin_in_circles" in drawing.read_text()
+    assert ET.parse(drawing).getroot().tag.endswith("svg")
+    frames = json.loads(samples.read_text())["shared"]["frames"]
+    assert "spin_in_circles" in {frame["name"] for frame in frames}
+    kept = json.loads(record.read_text())
+    assert (kept["tool"], kept["pid"], kept["files"]) == ("py-spy", child.pid, [drawing.name, samples.name])
+    assert kept["fingerprint"]["versions"]["python"]
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
+    assert child.poll() is None
+
+
+def test_cprofile_from_inside_is_readable_by_pstats(stack: Stack) -> None:
+    result = told(stack, "market", "--inside")
+    files = files_of(stack, result)
+    assert (result["tool"], set(files)) == ("cProfile", {"txt", "pstats"})
+    functions = pstats.Stats(str(files["pstats"])).get_stats_profile().func_profiles
+    assert "_publish" in functions, "the market service publishes ticks all the time"
+    assert "tvops/engine/stream" in files["txt"].read_text()
+    assert not list(stack.data_dir.glob("profile-re*")), "request and result are gone"
+
+
+def test_allocations_from_inside(stack: Stack) -> None:
+    result = told(stack, "engine", "--inside", "--mode", "alloc")
+    lines = files_of(stack, result)["txt"].read_text().splitlines()
+    assert result["tool"] == "tracemalloc"
+    assert any("tvops/engine" in line for line in lines[2:])
+
+
+def test_perf_sees_the_process(stack: Stack) -> None:
+    if shutil.which("perf") is None:
+        pytest.skip("perf is not here")
+    done = profile("market", "--data-dir", str(stack.data_dir), "--mode", "perf", "--seconds", "1", "--json")
+    if done.returncode:
+        assert len(done.stderr.strip().splitlines()) == 2, "what is profiled, and why not"
+        pytest.skip(done.stderr.strip().splitlines()[-1])
+    assert "Overhead" in files_of(stack, json.loads(done.stdout))["txt"].read_text()
+
+
+def answered(stack: Stack, pid: int, line: str) -> None:
+    """Send the signal and wait until the log says ``line`` once more."""
+    before = stack.log.read_text().count(line)
+    os.kill(pid, signal.SIGUSR2)
+    for _ in range(200):
+        if stack.log.read_text().count(line) > before:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"not told: {line}\n{stack.tail()}")
+
+
+def worker(stack: Stack, name: str) -> psutil.Process:
+    return stack.processes()[name]
+
+
+def test_a_signal_without_a_request_does_nothing(stack: Stack) -> None:
+    engine = worker(stack, "engine")
+    request = stack.data_dir / REQUEST
+    body = json.dumps({"pid": engine.pid, "mode": "cpu", "seconds": 0.5})
+    without = "SIGUSR2 without a request"
+    answered(stack, engine.pid, without)
+    request.write_text(body)
+    request.chmod(0o644)  # others may read it: not from us
+    answered(stack, engine.pid, without)
+    request.unlink()
+    private = stack.data_dir / "elsewhere"
+    private.write_text(body)
+    private.chmod(0o600)
+    request.symlink_to(private)
+    answered(stack, engine.pid, without)
+    request.unlink()
+    request.write_text(body.replace(str(engine.pid), "1"))
+    request.chmod(0o600)
+    answered(stack, engine.pid, "a request to profile process 1 is left aside")
+    request.unlink()
+    time.sleep(0.6)
+    assert not result_path(stack.data_dir, engine.pid).exists()
+    assert worker(stack, "engine").pid == engine.pid
+    assert stack.healthy(stack.gateway)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b'{"pid":1,"mode":"cpu","seconds":1e9}', b'{"pid":1,"mode":"rm","seconds":1}', b"x" * 5000]
+)
+def test_wrong_requests_are_refused(body: bytes, tmp_path: Path) -> None:
+    path = tmp_path / REQUEST
+    path.write_bytes(body)
+    path.chmod(0o600)
+    with pytest.raises(ValueError):
+        read_request(path)
+
+
+def test_a_process_that_does_not_wait_for_requests_is_not_signalled(
+    child: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    assert not Subject("engine", child.pid, 0, tmp_path).answers
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert "Traceback" not in done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_failures_are_one_line(stack: Stack, child: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    data = ("--data-dir", str(stack.data_dir))
+    for arguments, code, said in [
+        (("--data-dir", str(tmp_path)), 1, "no stack runs on"),
+        (("nope", *data), 2, "there are engine, market, supervisor"),
+        (("engine", "--pid", "1"), 2, "give one of them"),
+        (("--pid", str(2**22 + 1)), 2, "there is no such process"),
+        (("--inside", "--mode", "perf", *data), 2, "--mode cpu or alloc"),
+        (("--inside", "--pid", str(child.pid)), 1, "does not profile itself"),
+        (("--output", "/proc/nope", *data), 2, "--output /proc/nope"),
+        (("--seconds", "0", *data), 2, "see tvops profile --help"),
+    ]:
+        done = profile(*arguments)
+        assert (done.returncode, said in one_line(done)) == (code, True), done.stderr
+
+
+def test_what_the_kernel_refuses_is_said_plainly(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv to give up a right")
+    child = busy_child(dumpable=False)
+    try:
+        prefix = ("setpriv", "--bounding-set", "-sys_ptrace")
+        done = profile("--pid", str(child.pid), "--seconds", "1", "--output", str(tmp_path), prefix=prefix)
+    finally:
+        child.kill()
+        child.communicate()
+    assert done.returncode == 1
+    assert f"process {child.pid}: the kernel does not let py-spy look into it" in one_line(done)
+    assert "run this as root, or use --inside" in one_line(done)

@@ -1,0 +1,1 @@
+"""What `tvops profile` does: finds the process, runs a profiler on it, and keeps what it found."""
