@@ -54,6 +54,19 @@ def errors_page() -> str:
         "\nWhere several hold, the first of 7, 1, 5, 3, 6, 4 counts. `tvops tune verify`, `drift`,",
         "`rollback --check` and `persist --check` exit with 3 where something differs or would change; so does",
         "`tvops doctor` where something is wrong.",
+        "\n## tvops bench\n",
+        "| code | when |",
+        "|---|---|",
+        "| 0 | passed |",
+        "| 1 | the run failed: nothing answers, say |",
+        "| 3 | targets were missed, or a condition of `--fail-if` is met |",
+        "| 4 | void: the generator was late, so that the figures say nothing |",
+        "\n## tvops slo\n",
+        "| code | when |",
+        "|---|---|",
+        "| 0 | every metric is within its target |",
+        "| 1 | no port answers |",
+        "| 3 | some are not, or have no data |",
     ]
     return HEAD + "\n".join(lines) + "\n"
 
