@@ -120,7 +120,7 @@ def test_ansible(plan: Plan, tmp_path: Path) -> None:
         Path("/usr/lib").glob("python3*/*/ansible_collections/ansible/posix")
     ):
         pytest.skip("Ansible with its posix collection is not installed")
-    wanted = values(plan)
+    wanted = dict(list(values(plan).items())[::3])  # a task a key: half a second each
     wrong = next(key for key, value in wanted.items() if value.isdigit())
     wanted[wrong] = str(int(wanted[wrong]) + 1)
     (tmp_path / "values").write_text(json.dumps(wanted))
