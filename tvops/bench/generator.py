@@ -24,6 +24,7 @@ from tvops.bench.pacing import Pacer
 from tvops.bench.plan import Failed, Finished, Plan, Progress, Ready, Said, Start
 from tvops.bench.samples import Samples, Window
 from tvops.bench.schedule import MAX_REQUESTS, arrivals
+from tvops.bench.turns import ask_for_short_slices
 from tvops.errors import TvopsError
 
 _LINE_LIMIT = 1 << 24
@@ -56,6 +57,7 @@ class Run:
         await self.door.open()
         try:
             detail = stand_on(self.plan.core)
+            ask_for_short_slices()
             gc.collect()
             gc.freeze()
             gc.disable()
