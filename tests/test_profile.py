@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pstats
@@ -108,6 +109,17 @@ def test_allocations_from_inside(stack: Stack) -> None:
     lines = files_of(stack, result)["txt"].read_text().splitlines()
     assert result["tool"] == "tracemalloc"
     assert any("tvops/engine" in line for line in lines[2:])
+
+
+def test_memray_is_run_by_the_service_itself(stack: Stack) -> None:
+    if importlib.util.find_spec("memray") is None:
+        pytest.skip("memray is not here")
+    engine = worker(stack, "engine")
+    result = told(stack, "engine", "--mode", "alloc")
+    files = files_of(stack, result)
+    assert (result["tool"], set(files)) == ("memray", {"html", "txt", "memray"})
+    assert "tvops/engine" in files["txt"].read_text()
+    assert worker(stack, "engine").pid == engine.pid
 
 
 def test_perf_sees_the_process(stack: Stack) -> None:

@@ -1,19 +1,23 @@
 """A worker profiles itself on request, where no profiler can look in from outside.
 
 The owner of the data directory, or root, leaves `profile-request.json` there (mode 0600) and sends SIGUSR2. The
-worker that the request names runs cProfile or tracemalloc in its loop's thread for so long and leaves
-`profile-result-PID.json`. Both cost the worker speed as long as they run, and nothing otherwise.
+worker that the request names runs cProfile, memray or tracemalloc for so long and leaves the result beside it.
+They cost the worker speed as long as they run, and nothing otherwise. memray is started here rather than by its
+own `attach`, which has a debugger stop the process and call functions in it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import cProfile
+import importlib
 import logging
 import os
 import signal
 import stat
 import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -31,7 +35,7 @@ class Request(msgspec.Struct, frozen=True):
     """What somebody wants."""
 
     pid: int  # of the worker
-    mode: Literal["cpu", "alloc"]
+    mode: Literal["cpu", "memray", "tracemalloc"]
     seconds: Annotated[float, msgspec.Meta(gt=0, le=600)]
 
 
@@ -63,12 +67,18 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     functions: list[Function] = []
     allocations: list[Allocation] = []
+    capture: bool = False  # whether memray left a file
     peak: int = 0  # bytes, the most that was held of what was allocated meanwhile
 
 
 def result_path(folder: Path, pid: int) -> Path:
     """Give where the worker ``pid`` leaves its result."""
     return folder / f"profile-result-{pid}.json"
+
+
+def capture_path(folder: Path, pid: int) -> Path:
+    """Give where the worker ``pid`` has memray write."""
+    return folder / f"profile-result-{pid}.memray"
 
 
 class InsideProfiler:
@@ -94,29 +104,27 @@ class InsideProfiler:
         (self._folder / REQUEST).unlink(missing_ok=True)
         logger.info("profiling (%s) for %g s", request.mode, request.seconds)
         try:
-            profile: cProfile.Profile | None = None
-            if request.mode == "alloc":
-                tracemalloc.start()
-            else:
-                profile = cProfile.Profile()
-                profile.enable()
-        except (RuntimeError, ValueError) as error:  # another profiler is at work in this process
+            end = self._start(request.mode)
+        except (ImportError, OSError, RuntimeError, ValueError) as error:  # e.g. another profiler is at work here
             self._write(Result(error=str(error)))
             return
         self._running = True
-        loop.call_later(request.seconds, self._end, profile)
+        loop.call_later(request.seconds, self._finish, end)
 
-    def _end(self, profile: cProfile.Profile | None) -> None:
+    def _start(self, mode: str) -> Callable[[], Result]:
+        """Start a profiler; give what ends it."""
+        if mode == "cpu":
+            profile = cProfile.Profile()
+            profile.enable()
+            return lambda: _end_cprofile(profile)
+        if mode == "memray":
+            return _start_memray(capture_path(self._folder, os.getpid()))
+        tracemalloc.start()
+        return _end_tracemalloc
+
+    def _finish(self, end: Callable[[], Result]) -> None:
         self._running = False
-        if profile is not None:
-            profile.disable()
-            self._write(Result(functions=_functions(profile)))
-            return
-        found = tracemalloc.take_snapshot().statistics("lineno")[:MOST_ROWS]
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        rows = [Allocation(s.traceback[0].filename, s.traceback[0].lineno, s.size, s.count) for s in found]
-        self._write(Result(allocations=rows, peak=peak))
+        self._write(end())
 
     def _write(self, result: Result) -> None:
         """Leave the result for its owner only, whole or not at all."""
@@ -149,6 +157,44 @@ def read_private(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise ValueError(f"{path} has more than {limit} bytes")
     return data
+
+
+def _end_cprofile(profile: cProfile.Profile) -> Result:
+    profile.disable()
+    return Result(functions=_functions(profile))
+
+
+def _end_tracemalloc() -> Result:
+    found = tracemalloc.take_snapshot().statistics("lineno")[:MOST_ROWS]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    rows = [Allocation(s.traceback[0].filename, s.traceback[0].lineno, s.size, s.count) for s in found]
+    return Result(allocations=rows, peak=peak)
+
+
+def _start_memray(path: Path) -> Callable[[], Result]:
+    memray = importlib.import_module("memray")  # of the extra `profile`; nothing else here needs it
+    path.unlink(missing_ok=True)
+    with _private_files():
+        tracker = memray.Tracker(path)
+        tracker.__enter__()
+
+    def end() -> Result:
+        with _private_files():  # it is compressed, into a new file
+            tracker.__exit__(None, None, None)
+        return Result(capture=True)
+
+    return end
+
+
+@contextmanager
+def _private_files() -> Iterator[None]:
+    """Have files made for this user only."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _functions(profile: cProfile.Profile) -> list[Function]:

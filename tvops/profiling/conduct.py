@@ -15,7 +15,8 @@ from tvops.profiling.inside import InsideMode, profile_inside
 from tvops.profiling.outside import (
     MissingToolError,
     RefusedByKernelError,
-    record_memray,
+    attach_memray,
+    check_memray,
     record_perf,
     record_py_spy,
 )
@@ -24,8 +25,8 @@ from tvops.tuning.fingerprint import Fingerprint, fingerprint
 from tvops.tuning.host import Host
 
 Mode = Literal["cpu", "alloc", "perf"]
-_RECORDERS = {"cpu": ("py-spy", record_py_spy), "alloc": ("memray", record_memray), "perf": ("perf", record_perf)}
-_INSIDE: dict[Mode, tuple[str, InsideMode]] = {"cpu": ("cProfile", "cpu"), "alloc": ("tracemalloc", "alloc")}
+_INSIDE: dict[Mode, tuple[str, InsideMode]] = {"cpu": ("cProfile", "cpu"), "alloc": ("tracemalloc", "tracemalloc")}
+"""What a service does without any tool."""
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,14 +47,15 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 def take_profile(subject: Subject, mode: Mode, seconds: float, folder: Path, inside: bool) -> tuple[Profile, Path]:
     """Profile a process and keep the result in ``folder``.
 
-    A worker of the stack profiles itself where the profiler for that is missing or may not look in.
+    A worker of the stack profiles itself with Python's own means where the profiler for that is missing or may not
+    look in.
 
     Args:
         subject: the process.
         mode: where its time goes (cpu), what it allocates (alloc), or its time with that of the kernel (perf).
         seconds: how long.
         folder: is made, for its owner only, where it is missing.
-        inside: have the worker profile itself in any case.
+        inside: have the worker do that in any case.
 
     Raises:
         UsageError: a process cannot profile itself so.
@@ -89,9 +91,20 @@ def take_profile(subject: Subject, mode: Mode, seconds: float, folder: Path, ins
     return profile, path
 
 
+def _record_memray(subject: Subject, seconds: float, stem: Path) -> list[Path]:
+    """Have a worker run memray by itself; a debugger, which may break what it stops, only gets it into others."""
+    if not subject.answers:
+        return attach_memray(subject, seconds, stem)
+    check_memray()
+    return profile_inside(subject, "memray", seconds, stem)
+
+
 def _prepare(folder: Path) -> Path:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--output {folder}: {error.strerror}") from None
     return folder
+
+
+_RECORDERS = {"cpu": ("py-spy", record_py_spy), "alloc": ("memray", _record_memray), "perf": ("perf", record_perf)}

@@ -1,10 +1,11 @@
-"""Has a worker profile itself: cProfile or tracemalloc, where nothing may look in from outside."""
+"""Has a worker profile itself: with cProfile, memray or tracemalloc."""
 
 from __future__ import annotations
 
 import contextlib
 import marshal
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -17,13 +18,15 @@ from tvops.engine.inside_profile import (
     REQUEST,
     Request,
     Result,
+    capture_path,
     read_private,
     result_path,
 )
 from tvops.errors import TvopsError
+from tvops.profiling.outside import render_memray
 from tvops.profiling.subject import Subject
 
-InsideMode = Literal["cpu", "alloc"]
+InsideMode = Literal["cpu", "memray", "tracemalloc"]
 
 _GRACE_SECONDS = 20.0
 _SHOWN = 60
@@ -37,7 +40,7 @@ def profile_inside(subject: Subject, mode: InsideMode, seconds: float, stem: Pat
     """
     if subject.folder is None or not subject.answers:
         raise TvopsError(f"process {subject.pid} does not profile itself: only engine and market of a stack do")
-    answer = result_path(subject.folder, subject.pid)
+    answer, capture = result_path(subject.folder, subject.pid), capture_path(subject.folder, subject.pid)
     try:
         answer.unlink(missing_ok=True)
         _leave_request(subject, Request(subject.pid, mode, seconds))
@@ -46,12 +49,17 @@ def profile_inside(subject: Subject, mode: InsideMode, seconds: float, stem: Pat
         raise TvopsError(f"process {subject.pid} cannot be asked to profile itself: {error.strerror}") from None
     try:
         result = _wait(subject, answer, seconds)
+        if result.error:
+            raise TvopsError(f"process {subject.pid} cannot profile itself: {result.error}")
+        if result.capture:
+            shutil.move(capture, stem.with_suffix(".memray"))
     finally:
         with contextlib.suppress(OSError):
             (subject.folder / REQUEST).unlink(missing_ok=True)
             answer.unlink(missing_ok=True)
-    if result.error:
-        raise TvopsError(f"process {subject.pid} cannot profile itself: {result.error}")
+            capture.unlink(missing_ok=True)
+    if result.capture:
+        return render_memray(subject, stem)
     return _keep_functions(result, stem) if mode == "cpu" else _keep_allocations(result, stem)
 
 

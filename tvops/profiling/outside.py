@@ -12,6 +12,7 @@ from pathlib import Path
 from tvops.errors import TvopsError
 from tvops.profiling.subject import Subject
 
+_MEMRAY = (sys.executable, "-m", "memray")
 _RATE = 100  # looks a second
 _GRACE_SECONDS = 60.0
 _EXTRA = "pip install 'tvops[profile]'"
@@ -40,23 +41,33 @@ def record_py_spy(subject: Subject, seconds: float, stem: Path) -> list[Path]:
     return list(wanted.values())
 
 
-def record_memray(subject: Subject, seconds: float, stem: Path) -> list[Path]:
-    """Record what a Python process allocates; it is stopped for a moment while memray gets in.
+def attach_memray(subject: Subject, seconds: float, stem: Path) -> list[Path]:
+    """Record what a Python process that is none of ours allocates; a debugger stops it while memray gets in.
 
     Raises:
         MissingToolError, RefusedByKernelError, TvopsError: not installed, not allowed, failed.
     """
-    if importlib.util.find_spec("memray") is None:
-        raise MissingToolError(f"memray is not installed: {_EXTRA}, or let the service do it with --inside")
+    check_memray()
     if not (shutil.which("gdb") or shutil.which("lldb")):
-        raise MissingToolError("memray needs gdb or lldb to get into a process: install one, or use --inside")
-    memray = [sys.executable, "-m", "memray"]
-    raw, report, table = stem.with_suffix(".memray"), stem.with_suffix(".html"), stem.with_suffix(".txt")
-    attach = ["attach", "--force", "--duration", f"{max(1, round(seconds))}", "--output", str(raw.absolute())]
-    _run([[*memray, *attach, str(subject.pid)]], subject, seconds)
+        raise MissingToolError("memray needs gdb or lldb to get into a process: install one")
+    raw = stem.with_suffix(".memray").absolute()
+    attach = ["attach", "--force", "--duration", f"{max(1, round(seconds))}", "--output", str(raw)]
+    _run([[*_MEMRAY, *attach, str(subject.pid)]], subject, seconds)
     time.sleep(seconds + 1.0)  # attach returns at once
-    _run([[*memray, "flamegraph", "--force", "--output", str(report), str(raw)]], subject, 0)
-    table.write_text(_run([[*memray, "stats", str(raw)]], subject, 0)[0])
+    return render_memray(subject, stem)
+
+
+def check_memray() -> None:
+    """Raise MissingToolError where memray is not installed beside us, and so not in the stack either."""
+    if importlib.util.find_spec("memray") is None:
+        raise MissingToolError(f"memray is not installed: {_EXTRA}")
+
+
+def render_memray(subject: Subject, stem: Path) -> list[Path]:
+    """Make flame graph and table of what memray captured; raise TvopsError where it cannot."""
+    raw, report, table = stem.with_suffix(".memray"), stem.with_suffix(".html"), stem.with_suffix(".txt")
+    _run([[*_MEMRAY, "flamegraph", "--force", "--output", str(report), str(raw)]], subject, 0)
+    table.write_text(_run([[*_MEMRAY, "stats", str(raw)]], subject, 0)[0])
     return [report, table, raw]
 
 
