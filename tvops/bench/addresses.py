@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import urllib.error
 import urllib.request
 from typing import Any
@@ -39,11 +40,11 @@ class Address(msgspec.Struct, frozen=True):
 
 def address_of(url: str) -> Address:
     """Read ``http://host:port``; raise UsageError where it is something else."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        port = None
+        raise UsageError(f"{url[:200]!r} is no address of a stack; it looks like http://127.0.0.1:8000") from None
     scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
     if scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
         raise UsageError(f"{url[:200]!r} is no address of a stack; it looks like http://127.0.0.1:8000")
@@ -66,6 +67,8 @@ def fetch(url: str, path: str, api_key: str = "", timeout: float = 5.0, accept: 
     except urllib.error.HTTPError as error:
         hint = "; set TVOPS_API_KEY to an API key" if error.code == 401 else ""
         raise ServerError(f"{url}{path}: answers {error.code}{hint}") from None
+    except http.client.HTTPException:
+        raise ServerError(f"{url}{path}: does not speak HTTP; is that a stack?") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise ServerError(f"{url}{path}: does not answer ({reason}); is the stack up?") from None

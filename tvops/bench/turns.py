@@ -1,8 +1,8 @@
 """Gives a generator its turn at once where it shares a core.
 
-A task that wakes waits until the one that runs has used its slice up, 2.8 ms on two cores, and sends that much too late.
-Since Linux 6.12 a task may ask for a slice of its own, down to 0.1 ms: it gets no more of the core, but gets it at
-once (EEVDF, custom slices; sched_setattr(2)).
+A task that wakes waits until the one that runs has used its slice up, 2.8 ms on two cores, and sends that much too
+late. Since Linux 6.12 a task may ask for a slice of its own, down to 0.1 ms: it gets no more of the core, but gets it
+at once (EEVDF, custom slices; sched_setattr(2)).
 """
 
 from __future__ import annotations
@@ -37,4 +37,4 @@ def ask_for_short_slices() -> bool:
         return False
     nice = os.getpriority(os.PRIO_PROCESS, 0)
     wanted = _Attributes(ctypes.sizeof(_Attributes), os.SCHED_OTHER, 0, nice, 0, SLICE, 0, 0)
-    return ctypes.CDLL(None, use_errno=True).syscall(call, 0, ctypes.byref(wanted), 0) == 0
+    return bool(ctypes.CDLL(None, use_errno=True).syscall(call, 0, ctypes.byref(wanted), 0) == 0)
