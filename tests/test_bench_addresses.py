@@ -21,10 +21,14 @@ def test_what_is_no_address_is_told_in_one_line(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [b"\x00\xff\r\n!>garbage\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nshort", b"HTTP/1.1 abc\r\n\r\n"],
+    ("answer", "told"),
+    [
+        (b"\x00\xff\r\n!>garbage\r\n", "does not speak HTTP"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nshort", "answers no JSON"),
+        (b"HTTP/1.1 abc\r\n\r\n", "does not speak HTTP"),
+    ],
 )
-def test_a_port_that_answers_garbage_is_told_in_one_line(answer: bytes) -> None:
+def test_a_port_that_answers_garbage_is_told_in_one_line(answer: bytes, told: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -39,4 +43,4 @@ def test_a_port_that_answers_garbage_is_told_in_one_line(answer: bytes) -> None:
         with pytest.raises(ServerError) as caught:
             fetch_json(url, "/stats", timeout=5)
         thread.join()
-    assert str(caught.value).startswith(f"{url}/stats: does not speak HTTP")
+    assert str(caught.value).startswith(f"{url}/stats: {told}")

@@ -1,8 +1,8 @@
 """Gives a generator its turn at once where it shares a core.
 
 A task that wakes waits until the one that runs has used its slice up, 2.8 ms on two cores, and sends that much too
-late. Since Linux 6.12 a task may ask for a slice of its own, down to 0.1 ms: it gets no more of the core, but gets it
-at once (EEVDF, custom slices; sched_setattr(2)).
+late. Since Linux 6.12 a task may ask for a slice of its own, down to 0.1 ms: it gets no more of the core, but
+gets it at once (EEVDF, custom slices; sched_setattr(2)).
 """
 
 from __future__ import annotations
