@@ -282,6 +282,33 @@ async def test_columns_are_hidden_and_kept_for_the_next_time(tmp_path: Path) -> 
         assert "unsent▼" in screen.lines[3]
 
 
+async def test_the_trend_can_be_hidden() -> None:
+    async with showing(size=(120, 40)) as screen:
+        assert "trend" in screen.lines[2]
+        await screen.press("c", "t", "escape")
+        assert "trend" not in screen.lines[2]
+        await screen.press("c", "t", "escape")
+        assert "trend" in screen.lines[2]
+
+
+async def test_charts_take_new_figures_twice_a_second_and_keys_at_once() -> None:
+    model, _ = model_after(30)
+    last = model.sources[GATEWAY].document
+    async with showing(size=(120, 40), desk=Desk(model)) as screen:
+        await screen.press("2")
+        drawn = screen.app.last_lines
+        screen.source.readings.append(Reading(GATEWAY, last, "", 30 * SECOND, True))
+        screen.app.tick()
+        assert screen.app.last_lines is drawn  # taken in, not drawn yet
+        assert not screen.source.readings
+        screen.clock.now += SECOND // 2
+        screen.app.tick()
+        assert screen.app.last_lines is not drawn
+        drawn = screen.app.last_lines
+        await screen.press("j")
+        assert screen.app.last_lines is not drawn
+
+
 @pytest.mark.parametrize("content", [b"tables: [", b"theme: 7\n", b"\xff\xfe", b"x" * 70_000])
 def test_a_broken_file_of_choices_is_told_and_left_alone(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "top.yaml"
@@ -524,7 +551,10 @@ async def test_endpoints_of_any_kind_leave_the_others_and_the_screen_usable() ->
                 await pilot.press("2", "j", "1")
                 assert "lost: " in plain(app.last_lines[0])
             await pilot.press("6")
-            await pilot.pause(0.2)
+            for _ in range(100):  # the screen takes it in with its next tick
+                if "no gateway among" in "\n".join(plain(line) for line in app.last_lines):
+                    break
+                await pilot.pause(0.1)
             assert "no gateway among the ports" in "\n".join(plain(line) for line in app.last_lines)
 
 

@@ -27,6 +27,10 @@ from tvops.top.recording import Writer
 from tvops.top.scene import BookReading
 from tvops.top.styles import styles_of
 
+CHARTS = ("latency", "history")
+CHARTS_NS = 450_000_000
+"""Charts change in every line and cost the most: new figures are drawn into them twice a second."""
+
 CHORDS = {"o": "sort", "c": "columns"}
 
 
@@ -93,6 +97,8 @@ class Top(App[None]):
         self._told = told
         self._chord = ""
         self._stale_second = 0
+        self._changed = False
+        self._drawn = 0
         self._wanted_theme = theme
         self._keys = self._key_table()
 
@@ -127,14 +133,18 @@ class Top(App[None]):
         """Take in what was polled, and draw where that changes anything."""
         now = self._clock()
         changed = self.desk.replay.advance(now) if self.desk.replay else self._take(now)
+        self._changed = self._changed or changed
         second = now // 1_000_000_000
-        if changed or second != self._stale_second:
+        if self._changed and now - self._drawn < CHARTS_NS and self.desk.view.name in CHARTS:
+            return
+        if self._changed or second != self._stale_second:
             self._stale_second = second
             self.draw()
 
     def draw(self) -> None:
         """Draw the screen as it is now."""
         width, height = self.size
+        self._changed, self._drawn = False, self._clock()
         self.last_lines = self.desk.lines(width, height, self._clock())
         self.panel.show(self.last_lines, self.role_styles)
 
@@ -190,7 +200,8 @@ class Top(App[None]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Offer views and actions in the command palette."""
-        yield from super().get_system_commands(screen)
+        theirs = ("Keys", "Maximize")  # Textual's speak of widgets; ? is the help
+        yield from (command for command in super().get_system_commands(screen) if command.title not in theirs)
         for view in VIEWS:
             yield SystemCommand(f"Show {view.name}", f"key {view.letter}", lambda name=view.name: self._show(name))
         for text, about, act in (

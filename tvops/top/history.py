@@ -24,11 +24,7 @@ class Bin(NamedTuple):
     end: int
     where: NDArray[np.intp]
     counts: Counts
-
-    @property
-    def total(self) -> int:
-        """Number of samples."""
-        return int(self.counts.sum())
+    total: int  # number of samples
 
 
 class StageHistory:
@@ -58,7 +54,7 @@ class StageHistory:
         """
         if histogram == self._packed:
             begin, self._time = self._time, time
-            self._append(Bin(begin, time, _NOWHERE, _NOTHING))
+            self._append(Bin(begin, time, _NOWHERE, _NOTHING, 0))
             return
         counts = histogram.unpack()
         self._packed, self.maximum, self.negative = histogram, histogram.maximum, histogram.negative
@@ -71,7 +67,8 @@ class StageHistory:
         begin, self._last, self._time = self._time, counts, time
         self.since_reset += difference
         where = np.flatnonzero(difference)
-        self._append(Bin(min(begin, time), time, where, difference[where]))
+        counted = difference[where]
+        self._append(Bin(min(begin, time), time, where, counted, int(counted.sum())))
 
     def restarted(self, time: int) -> None:
         """Count from zero: the process is another one since ``time``."""
@@ -118,9 +115,14 @@ class StageHistory:
 
     def rate(self, until: int, seconds: float) -> float | None:
         """Give the samples per second in the window; None where nothing is known of it."""
-        bins = [kept for kept in self.bins if until - seconds * 1e9 < kept.end <= until]
-        span = bins[-1].end - bins[0].begin if bins else 0
-        return sum(kept.total for kept in bins) / (span / 1e9) if span > 0 else None
+        begin, end, total, after = 0, 0, 0, until - seconds * 1e9
+        for kept in reversed(self.bins):
+            if kept.end > until:
+                continue
+            if kept.end <= after:
+                break
+            begin, end, total = kept.begin, end or kept.end, total + kept.total
+        return total / ((end - begin) / 1e9) if end > begin else None
 
     def _append(self, new: Bin) -> None:
         if self._open and self.bins and new.end - self.bins[-1].begin <= BIN_NS:
@@ -132,7 +134,7 @@ class StageHistory:
             counts = np.zeros(len(where), np.int64)
             counts[np.searchsorted(where, last.where)] += last.counts
             counts[np.searchsorted(where, new.where)] += new.counts
-            new = Bin(last.begin, new.end, where, counts)
+            new = Bin(last.begin, new.end, where, counts, last.total + new.total)
         self.bins.append(new)
         self._open = True
 

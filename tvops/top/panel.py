@@ -39,31 +39,41 @@ class Panel(Widget, can_focus=True):
         super().__init__()
         self.lines: list[Line] = []
         self.styles_by_role: dict[str, Style] = {}
+        self._ground = Style()
+        self._on_ground: dict[str, Style] = {}
 
     def show(self, lines: Sequence[Line], styles: dict[str, Style]) -> None:
         """Show these lines."""
         before, self.lines = self.lines, list(lines)
         if styles is not self.styles_by_role or len(before) != len(lines):
-            self.styles_by_role = styles
+            self.styles_by_role, self._ground = styles, self.rich_style
+            self._on_ground = {role: self._ground + style for role, style in styles.items()}
             self.refresh()
             return
-        changed = [Region(0, y, self.size.width, 1) for y, line in enumerate(lines) if line != before[y]]
+        width = self.size.width
+        changed = [Region(0, y, width, 1) for y, line in enumerate(lines) if line != before[y]]
         if changed:
             self.refresh(*changed)
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Give lines to the terminal, without Textual's cache of borders and paddings: there are none here."""
+        filters, background = self.get_line_filters(), self.background_colors[1]
+        strips = [self.render_line(y).crop(crop.x, crop.right) for y in range(crop.y, crop.bottom)]
+        for each in filters:
+            strips = [strip.apply_filter(each, background) for strip in strips]
+        return strips
+
     def render_line(self, y: int) -> Strip:
         """Give one line to the terminal."""
-        ground = self.rich_style
+        width, ground, styles = self.size.width, self._ground, self._on_ground
         if y >= len(self.lines):
-            return Strip.blank(self.size.width, ground)
-        styles = self.styles_by_role
+            return Strip.blank(width, ground)
         # Neighbours that look the same are one segment: each costs some microseconds on its way to the terminal.
         alike = groupby((span for span in self.lines[y] if span.text), lambda span: span.role)
         segments = [
-            Segment("".join(span.text for span in spans), ground + styles.get(role, ground))
-            for role, spans in alike
+            Segment("".join([span.text for span in spans]), styles.get(role, ground)) for role, spans in alike
         ]
-        return Strip(segments).adjust_cell_length(self.size.width, ground)
+        return Strip(segments).adjust_cell_length(width, ground)
 
     def on_click(self, event: events.Click) -> None:
         """Tell what was clicked on."""

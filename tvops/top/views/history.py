@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvops.engine.telemetry.histogram import percentiles, samples_needed
+from tvops.engine.telemetry.histogram import Counts, percentiles, samples_needed
 from tvops.top.charts import LABEL, Plot
 from tvops.top.history import largest
 from tvops.top.lines import Line, Span, clean, number, span_of, spark, title
@@ -38,20 +38,29 @@ class History:
         return [*lines, *_chart(scene, chosen, width, height - len(lines))][:height]
 
 
+def _heights(counts: Counts | None, maximum: int) -> tuple[float | None, float | None, float | None]:
+    """Give the largest value, p99 and p50, each where there are samples enough."""
+    total = 0 if counts is None else int(counts.sum())
+    if counts is None or not total:
+        return None, None, None
+    p99, p50 = percentiles(counts, [99.0, 50.0])
+    return (
+        float(largest(counts, maximum)),
+        float(p99) if total >= samples_needed(99.0) else None,
+        float(p50) if total >= samples_needed(50.0) else None,
+    )
+
+
 def _chart(scene: Scene, row: StageRow, width: int, height: int) -> list[Line]:
     inner = width - LABEL - 1
     until = row.seen.until - int(scene.pan * 1e9)
     slices = row.history.columns(until, scene.zoom, inner * (1 if scene.ascii_only else 2))
     curves: dict[str, list[float | None]] = {"max": [], "p99": [], "p50": []}
     for counts in slices:
-        total = int(counts.sum()) if counts is not None else 0
-        known = counts is not None and total > 0
-        curves["max"].append(float(largest(counts, row.history.maximum)) if counts is not None and known else None)
-        for name, percent in (("p99", 99.0), ("p50", 50.0)):
-            enough = counts is not None and total >= samples_needed(percent)
-            curves[name].append(
-                float(percentiles(counts, [percent])[0]) if counts is not None and enough else None
-            )
+        top, p99, p50 = _heights(counts, row.history.maximum)
+        curves["max"].append(top)
+        curves["p99"].append(p99)
+        curves["p50"].append(p50)
     values = [value for curve in curves.values() for value in curve if value is not None]
     end = f"{span_of(scene.pan)} ago" if scene.pan else "now"
     heading = title(clean(row.name), width, f"last {span_of(scene.zoom)}  + - zoom  h l move")

@@ -72,6 +72,7 @@ class Overview:
             rank=6,
         ),
         Column("n", "c", "n", 7, lambda row: number(row[1].samples or None), lambda row: row[1].samples, rank=6),
+        Column("trend", "t", "trend", 0, lambda row: "", None, rank=3),  # drawn once its width is known
     )
 
     def count(self, scene: Scene) -> int:
@@ -118,7 +119,6 @@ class Overview:
                     None,
                 ),
             )
-        columns.append(Column("trend", "t", "trend", 0, lambda row: "", None, rank=3))
         shown = columns_for(columns, width - 2, scene.choice.hidden)
         if shown[-1].key == "trend":
             room = shown[-1].width

@@ -39,10 +39,11 @@ def stage_rows(scene: Scene) -> list[StageRow]:
     rows = []
     for seen, name, history in stages_of(scene.seen):
         counts = history.window(seen.until, scene.window) if scene.window else _since_reset(history, seen)
-        shown = shown_percentiles(counts)
-        total = int(counts.sum())
-        maximum = largest(counts, history.maximum) if total else None
-        percent = dict(zip(shown, percentiles(counts, shown, maximum), strict=True))
+        total, maximum, percent = int(counts.sum()), None, {}
+        if total:
+            shown = shown_percentiles(counts)
+            maximum = largest(counts, history.maximum)
+            percent = dict(zip(shown, percentiles(counts, shown, maximum), strict=True))
         rate = history.rate(seen.until, scene.window or 3600.0)
         rows.append(StageRow(seen, name, history, counts, total, rate, maximum, percent))
     return rows
