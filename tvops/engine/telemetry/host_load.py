@@ -57,7 +57,7 @@ class HostProbe:
             with contextlib.suppress(OSError, ValueError):
                 size = int((folder / limit).read_text())  # "max" is none
                 if size < min(total, _NO_LIMIT):
-                    total = size
+                    total, available = size, min(available, size)
                     available = min(available, max(0, size - int((folder / used).read_text()) + _cache(folder)))
         return total, available
 
