@@ -13,6 +13,7 @@ from tvops.top.table import Column, arrange, body, columns_for, head
 from tvops.top.views.resources import StageRow, stage_columns, stage_rows
 
 LIST_ROWS = 5
+SLICE_SECONDS = 2.0  # that a point of the chart is of, at least
 
 
 class History:
@@ -54,7 +55,10 @@ def _heights(counts: Counts | None, maximum: int) -> tuple[float | None, float |
 def _chart(scene: Scene, row: StageRow, width: int, height: int) -> list[Line]:
     inner = width - LABEL - 1
     until = row.seen.until - int(scene.pan * 1e9)
-    slices = row.history.columns(until, scene.zoom, inner * (1 if scene.ascii_only else 2))
+    points = inner * (1 if scene.ascii_only else 2)
+    # Seconds are kept: of slices as short as that some would get two and their neighbours none.
+    count = min(points, int(scene.zoom / SLICE_SECONDS))
+    slices = row.history.columns(until, scene.zoom, count)
     curves: dict[str, list[float | None]] = {"max": [], "p99": [], "p50": []}
     for counts in slices:
         top, p99, p50 = _heights(counts, row.history.maximum)
@@ -68,9 +72,9 @@ def _chart(scene: Scene, row: StageRow, width: int, height: int) -> list[Line]:
         return [heading, (Span("  no samples in this stretch of time", "dim"),)]
     plot = Plot(inner, height - 4, min(values), max(values), scene.ascii_only)
     for name, role in (("max", "dim"), ("p99", "title"), ("p50", "bar")):
-        plot.curve(curves[name], role)
+        plot.curve([curves[name][place * count // points] for place in range(points)], role)
     counts_line = spark(
-        [float(c.sum()) if c is not None else None for c in slices[:: max(1, len(slices) // inner)]],
+        [float(c.sum()) if c is not None else None for c in (slices[x * count // inner] for x in range(inner))],
         inner,
         scene.ascii_only,
     )
