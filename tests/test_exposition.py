@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
+from prometheus_client import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.registry import Collector
 
 from tvops.engine.telemetry import document, exposition
 from tvops.engine.telemetry.histogram import bucket_of, empty, pack
@@ -54,7 +59,7 @@ def telemetry(**fields: object) -> document.Telemetry:
         "pid": 1,
         "started": 1_700_000_000_000_000_000,
         "time": 1_700_000_001_000_000_000,
-        "health": {"gateway": ("ok", ""), "ledger": ("degraded", 'it "lags"\n')},
+        "health": {"gateway": ("ok", ""), "led\\ger \n\"x\"": ("degraded", 'it "lags"\n')},
         "stats": STATS,
         "stages": {
             "gateway_to_reply": stage(900_000, 1_900_000, 3_000_000_000, negative=2),
@@ -120,6 +125,16 @@ def test_both_formats_say_the_same(openmetrics: bool) -> None:
     assert value(found, "tvops_core_busy_ratio", core="0") == 0.5
     assert value(found, "tvops_server_longest_seconds", role="ledger", event="fork") == 0.02
     assert value(found, "tvops_events_total") == 41
+
+
+class _Families(Collector):
+    def collect(self) -> Iterable[Metric]:
+        return exposition.families(telemetry())
+
+
+def test_it_is_what_prometheus_client_would_write() -> None:
+    assert exposition.render(telemetry()).decode() == generate_latest(_Families()).decode()
+    assert exposition.render(telemetry(), True).decode() == generate_openmetrics(_Families()).decode()
 
 
 def test_names_of_old_are_all_there() -> None:
