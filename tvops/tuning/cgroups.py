@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
+from tvops.control_groups import group_folders
 from tvops.tuning.host import Host
-
-_MOUNT = "/sys/fs/cgroup"
 
 
 def cgroup_folders(host: Host, controller: str) -> list[str]:
@@ -15,22 +12,8 @@ def cgroup_folders(host: Host, controller: str) -> list[str]:
     In a container without a cgroup namespace the path is the host's, of which only the mount's top can be seen:
     the folders that are missing are left out, and the top is among the answer.
     """
-    found: list[str] = []
-    for line in read_lines(host, "/proc/self/cgroup"):
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers and controller not in controllers.split(","):
-            continue
-        tops = [f"{_MOUNT}/{controllers}", f"{_MOUNT}/{controller}"] if controllers else _unified_tops()
-        parts = [part for part in PurePosixPath(path).parts[1:] if part != ".."]
-        for top in tops:
-            below = ["/".join([top, *parts[:count]]) for count in range(len(parts), -1, -1)]
-            found += [folder for folder in below if folder not in found and host.exists(folder)]
-    return found
-
-
-def _unified_tops() -> list[str]:
-    return [f"{_MOUNT}/unified", _MOUNT]
+    folders = group_folders(read_lines(host, "/proc/self/cgroup"), controller)
+    return [folder for folder in folders if host.exists(folder)]
 
 
 def read_lines(host: Host, path: str) -> list[str]:

@@ -110,9 +110,8 @@ class Watch:
             self._longest = max(self._longest, lag)
         since = now - self._stalls_told
         if self._stalls and (since >= STALL_SECONDS or self._longest >= 2 * self._longest_told):
-            many = (
-                f"in {self._stalls} of {min(since, STALL_SECONDS):.0f} s, at longest " if self._stalls > 1 else ""
-            )
+            seconds = max(self._stalls, round(min(since, STALL_SECONDS)))
+            many = f"in {self._stalls} of {seconds} s, at longest " if self._stalls > 1 else ""
             self._log.add("warn", process, f"the event loop stood still {many}for {self._longest / 1e6:.1f} ms")
             self._longest_told = self._longest
             self._stalls, self._longest, self._stalls_told = 0, 0, now
