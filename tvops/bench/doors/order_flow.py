@@ -19,6 +19,8 @@ _PATTERN: Final = 1 << 13
 _PRICES: Final = 400
 """Ticks over which orders spread."""
 _LOTS: Final = 100
+MOST_RESTING: Final = 1_000
+"""Orders that rest at a time: a long run must not meet the account's limit of open orders."""
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
 
@@ -49,7 +51,8 @@ class OrderFlow:
     """Decides what each request is, and keeps track of the orders that rest.
 
     Orders rest at a thousandth of the price band, where nothing trades. An amend or a cancel without an order to
-    go for becomes a new order. An order whose fate is not known is cancelled afterwards, too.
+    go for becomes a new order; a new one becomes a cancel where `MOST_RESTING` rest already. An order whose fate is
+    not known is cancelled afterwards, too.
     """
 
     def __init__(self, mix: Mix, seed: int, capacity: int) -> None:
@@ -79,13 +82,17 @@ class OrderFlow:
     def choose(self, number: int) -> int:
         """Give what the request is: NEW, AMEND, CANCEL or IOC."""
         kind = self._pattern[number % _PATTERN]
-        if kind == AMEND and self._fresh:
+        resting = len(self._fresh) + len(self._amended)
+        if (kind == AMEND and not self._fresh) or (kind == CANCEL and not resting):
+            kind = NEW
+        if kind == NEW and resting >= MOST_RESTING:
+            kind = CANCEL
+        if kind == AMEND:
             self._about[number] = self._fresh.popleft()
-        elif kind == CANCEL and (resting := self._amended or self._fresh):
-            self._about[number] = resting.popleft()
+        elif kind == CANCEL:
+            self._about[number] = (self._amended or self._fresh).popleft()
         else:
             self._about[number] = number
-            return kind if kind == IOC else NEW
         return kind
 
     def about(self, number: int) -> str:
