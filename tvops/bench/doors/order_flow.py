@@ -51,8 +51,8 @@ class OrderFlow:
     """Decides what each request is, and keeps track of the orders that rest.
 
     Orders rest at a thousandth of the price band, where nothing trades. An amend or a cancel without an order to
-    go for becomes a new order; a new one becomes a cancel where `MOST_RESTING` rest already. An order whose fate is
-    not known is cancelled afterwards, too.
+    go for becomes a new order; a new one becomes a cancel where `MOST_RESTING` rest already. An order whose fate
+    is not known is cancelled afterwards, too.
     """
 
     def __init__(self, mix: Mix, seed: int, capacity: int) -> None:
