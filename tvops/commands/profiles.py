@@ -21,13 +21,12 @@ _JSON = typer.Option(False, "--json", help="Print JSON.")
 @app.command("list")
 def list_all(as_json: bool = _JSON) -> None:
     """List the profiles that ship."""
-    import msgspec
-
+    from tvops.commands.json_output import print_json
     from tvops.tuning.profiles import list_profiles
 
     profiles = list_profiles()
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode({"schema": 1, "profiles": profiles}), indent=2))
+        print_json({"schema": 1, "profiles": profiles})
         return
     for profile in profiles:
         extends = f" (extends {', '.join(profile.extends)})" if profile.extends else ""
@@ -45,7 +44,7 @@ def show(
 
     Every knob with its value, the line that it comes from, and what a guard says.
     """
-    import msgspec
+    from tvops.commands.json_output import print_json
 
     profile = _resolve(root, name, assignments or [])
     if as_json:
@@ -61,7 +60,7 @@ def show(
                 for wish in profile.wishes
             ],
         }  # fmt: skip
-        typer.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
+        print_json(document)
         return
     typer.echo(f"{profile.name}: {profile.description}")
     typer.echo(f"host: {_describe(profile.facts)}")
@@ -86,7 +85,7 @@ def diff(
 
     --set changes the second one. The exit code is 0 whether they differ or not.
     """
-    import msgspec
+    from tvops.commands.json_output import print_json
 
     first, second = _resolve(root, one, []), _resolve(root, other, assignments or [])
     before, after = _content(first), _content(second)
@@ -97,7 +96,7 @@ def diff(
     ]
     if as_json:
         document = {"schema": 1, "a": first.name, "b": second.name, "changes": changes}
-        typer.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
+        print_json(document)
         return
     for kind in _KINDS:
         rows = [

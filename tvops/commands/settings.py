@@ -17,13 +17,14 @@ def settings(
     """Show every setting as `tvops serve` would see it here, checked."""
     import msgspec
 
+    from tvops.commands.json_output import print_json
     from tvops.settings import load_settings
 
     values = {
         key: _shown(key, value) for key, value in msgspec.structs.asdict(load_settings({}, file=config)).items()
     }
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(values), indent=2))
+        print_json(values)
         return
     width = max(map(len, values))
     for key, value in values.items():

@@ -36,8 +36,7 @@ def slo(
     """
     import asyncio
 
-    import msgspec
-
+    from tvops.commands.json_output import print_json
     from tvops.engine.telemetry.targets import load_targets
     from tvops.errors import ServerError, UsageError
     from tvops.settings import load_settings
@@ -58,7 +57,7 @@ def slo(
     if len(report.unreachable) == len(ports):
         raise ServerError("no port of the stack gives telemetry; is it up? (tvops serve)")
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        print_json(report)
     else:
         for line in lines(report.rows, lambda state: typer.style(f"{state:7}", fg=_COLOURS[state])):
             typer.echo(line, color=False if "NO_COLOR" in os.environ else None)

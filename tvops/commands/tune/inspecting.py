@@ -72,7 +72,7 @@ def drift(
 
     Exit codes: 0 everything is as tvops left it; 3 something is not.
     """
-    from tvops.commands.tune.printing import print_json
+    from tvops.commands.json_output import print_json
     from tvops.tuning.history import drift as find_drift
     from tvops.tuning.journal import StateDirectory, state_directory
     from tvops.tuning.listing import printable
@@ -100,7 +100,7 @@ def history(as_json: bool = options.JSON) -> int:
     """List the runs that changed this host."""
     from datetime import datetime
 
-    from tvops.commands.tune.printing import print_json
+    from tvops.commands.json_output import print_json
     from tvops.tuning.history import history as list_runs
     from tvops.tuning.journal import StateDirectory, state_directory
     from tvops.tuning.listing import printable
@@ -131,7 +131,7 @@ def explain(
 
     And where that is written, what the profiles want of it, and how it stands here.
     """
-    from tvops.commands.tune.printing import print_json
+    from tvops.commands.json_output import print_json
     from tvops.tuning.explanation import explain_knob, render
     from tvops.tuning.setup import Reach, opened
 

@@ -110,7 +110,8 @@ def unpersist(
 
     Exit codes: 0 everything is as it was; 3 with --check, something would change; 7 a file was left, and why.
     """
-    from tvops.commands.tune.printing import can_ask, print_json, tell_restored, this_command
+    from tvops.commands.json_output import print_json
+    from tvops.commands.tune.printing import can_ask, tell_restored, this_command
     from tvops.tuning.host import Host
     from tvops.tuning.journal import StateDirectory, state_directory
     from tvops.tuning.persist import persisted
@@ -145,7 +146,7 @@ def _show(changes: list[FileChange]) -> None:
 def _tell(changes: list[FileChange], steps: list[str], code: int, as_json: bool) -> int:
     from collections import Counter
 
-    from tvops.commands.tune.printing import print_json
+    from tvops.commands.json_output import print_json
 
     counts = Counter(change.state for change in changes)
     if as_json:

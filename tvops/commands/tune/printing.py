@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import typer
 
-from tvops.tuning.listing import encoded, printable
+from tvops.commands.json_output import print_json
+from tvops.tuning.listing import printable
 from tvops.tuning.model import ExitCode
 from tvops.tuning.rollback import Restored
 
@@ -16,11 +17,6 @@ from tvops.tuning.rollback import Restored
 def this_command() -> str:
     """Give the command line of this process, for the journal and for who waits for the lock."""
     return " ".join(["tvops", *sys.argv[1:]])
-
-
-def print_json(document: object) -> None:
-    """Print a document for scripts."""
-    typer.echo(encoded(document))
 
 
 def can_ask() -> bool:

@@ -83,7 +83,7 @@ def _preview_lines(run: Run) -> list[str]:
 
 
 def _preview(run: Run | None, as_json: bool) -> int:
-    from tvops.commands.tune.printing import print_json
+    from tvops.commands.json_output import print_json
 
     lines = _preview_lines(run) if run else []
     code = 3 if lines else 0
