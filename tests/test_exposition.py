@@ -186,6 +186,11 @@ def test_buckets_agree_with_the_samples_themselves() -> None:
         ("application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", True),
         ("text/html, Application/OpenMetrics-Text", True),
         ("application/openmetrics-textual", False),
+        ("application/openmetrics-text;q=0", False),
+        ("application/openmetrics-text;q=0.4,text/plain;q=0.5", False),
+        ("application/openmetrics-text; Q=0.5,text/*;q=0.5", True),
+        ("application/openmetrics-text;q=0.5,*/*", False),
+        ("application/openmetrics-text;q=nan", False),
     ],
 )
 def test_the_reader_chooses_the_format(accept: str, openmetrics: bool) -> None:

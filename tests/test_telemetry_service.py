@@ -35,7 +35,7 @@ async def test_both_encodings_of_a_gateway_with_its_stages(bus: Bus) -> None:
             assert (await gateway.order()).status_code == 201
         await asyncio.sleep(0.25)
         packed = await gateway.client.get("/telemetry", headers={"Accept": "application/msgpack"})
-        plain = await gateway.client.get("/telemetry")
+        plain = await gateway.client.get("/telemetry", headers={"Accept": "application/msgpack;q=0, */*"})
     assert packed.headers["content-type"] == "application/msgpack"
     assert plain.headers["content-type"] == "application/json"
     document = msgspec.msgpack.decode(packed.content, type=Telemetry)

@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.utils import floatToGoString
 
 from tvops.engine.services import State
+from tvops.engine.telemetry.accepting import prefers
 from tvops.engine.telemetry.document import HostLoad, MetricState, Process, Server, Stage, Telemetry
 from tvops.engine.telemetry.histogram import reached, sum_of
 
@@ -86,16 +87,9 @@ _STREAM = (
 _STREAM_STAGE = "publish_to_send"
 
 
-def wants_openmetrics(accept: str) -> bool:
-    """Tell from an Accept header whether the reader takes OpenMetrics; Prometheus names what it prefers first."""
-    return any(
-        kind.partition(";")[0].strip() == "application/openmetrics-text" for kind in accept.lower().split(",")
-    )
-
-
 def answer(telemetry: Telemetry, accept: str) -> tuple[bytes, str]:
     """Give the body of `/metrics` and its content type, as an Accept header wants it."""
-    openmetrics = wants_openmetrics(accept)
+    openmetrics = prefers(accept, "application/openmetrics-text", "text/plain")
     return render(telemetry, openmetrics), OPENMETRICS if openmetrics else TEXT
 
 

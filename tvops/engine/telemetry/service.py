@@ -17,6 +17,7 @@ import tvops
 from tvops.engine.bus.roles import Bus
 from tvops.engine.services import Health, Service, end_tasks
 from tvops.engine.telemetry import kernels
+from tvops.engine.telemetry.accepting import prefers
 from tvops.engine.telemetry.document import Session, Telemetry
 from tvops.engine.telemetry.evaluation import Evaluator
 from tvops.engine.telemetry.events import EventLog, Watch
@@ -126,11 +127,11 @@ class TelemetryService:
         """Give the document and its type.
 
         Args:
-            accept: the header: MessagePack where it names that, else JSON.
+            accept: the header: MessagePack where it prefers that, else JSON.
             whole: with the sessions, whose addresses and accounts are not for everybody.
         """
         document = self.document()
-        kind = MSGPACK if MSGPACK in accept.lower() else JSON
+        kind = MSGPACK if prefers(accept, MSGPACK, JSON) else JSON
         body = self._encoded.get((kind, whole))
         if body is None:
             shown = document if whole else msgspec.structs.replace(document, sessions=())
