@@ -64,32 +64,52 @@ def _told(run: Run) -> PastRun:
 
 
 Refusals = dict[tuple[str, str, str], str]
-"""Knob, address and value -> why this kernel, or server, did not take it."""
+"""Knob, address and value -> why this kernel did not take it."""
+
+_KERNEL_KINDS: frozenset[Kind] = frozenset({"sysctl", "file", "nic"})
+"""What the kernel answers for, and so the same until it is booted again. A server refuses for a while only."""
 
 
 def refusals(directory: StateDirectory, host: Host) -> Refusals:
-    """Give what was tried since this boot and did not hold, so that a plan need not promise it again.
+    """Give what was tried since this boot and the kernel did not take, so that a plan need not promise it again.
 
     What a caller may not read, or what is damaged, is passed over: it is told where it matters.
     """
-    now, namespace = boot_id(host), network_namespace(host)
+    namespace = network_namespace(host)
     found: Refusals = {}
-    for run_id in _ids(directory):
+    for run in _since_boot(directory, host):
+        if run.begin.netns != namespace:
+            continue
+        for entry in run.entries.values():
+            if isinstance(entry.write, FileWrite) or entry.write.item.kind not in _KERNEL_KINDS:
+                continue
+            item = entry.write.item
+            place = item.knob, item.place.address, item.value
+            if entry.status == "failed":
+                found[place] = f"{entry.reason} (tried in run {run.id}; --retry tries again)"
+            elif entry.status == "done":
+                found.pop(place, None)
+    return found
+
+
+def _since_boot(directory: StateDirectory, host: Host) -> list[Run]:
+    """Give the runs on this root since it was booted, oldest first; reads no journal behind the first older one.
+
+    The boot decides and no clock: that of a machine that boots may be years behind.
+    """
+    now = boot_id(host)
+    runs: list[Run] = []
+    for run_id in reversed(_ids(directory)):
         try:
             run = directory.peek(run_id)
         except JournalError:
             continue
-        if not run or (run.begin.root, run.begin.boot, run.begin.netns) != (str(host.root), now, namespace):
+        if run is None or run.begin.root != str(host.root):
             continue
-        for entry in run.entries.values():
-            if not isinstance(entry.write, FileWrite):
-                item = entry.write.item
-                place = item.knob, item.place.address, item.value
-                if entry.status == "failed":
-                    found[place] = f"{entry.reason} (tried in run {run_id}; --retry tries again)"
-                elif entry.status == "done":
-                    found.pop(place, None)
-    return found
+        if run.begin.boot != now:
+            break
+        runs.append(run)
+    return runs[::-1]
 
 
 def _ids(directory: StateDirectory) -> list[str]:
