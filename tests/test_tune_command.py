@@ -406,6 +406,19 @@ def test_persist_and_unpersist(root: Path, tune: Tune, tmp_path: Path) -> None:
     assert tune("unpersist")[:2] == (0, "there is nothing to undo\n")
 
 
+def test_what_files_and_arguments_hold_does_not_steer_a_terminal(root: Path, tune: Tune, tmp_path: Path) -> None:
+    red = "\x1b[31m"
+    assert red not in tune("--profile", f"non{red}esuch")[2]
+    mine = profile(tmp_path)
+    tune("persist", "--profile", mine, "--yes")
+    persisted = root / "etc/sysctl.d/90-tvops.conf"
+    persisted.write_text(f"vm.swappiness = {red}60\n\tx\n")
+    code, out, _ = tune("persist", "--profile", mine, "--check")
+    assert code == 3
+    assert "-vm.swappiness = \\x1b[31m60\n-\tx\n" in out
+    assert red not in out
+
+
 def test_the_second_of_two_says_who_holds_the_lock(tune: Tune, tmp_path: Path) -> None:
     from tvops.tuning.journal import StateDirectory
 

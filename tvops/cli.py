@@ -13,6 +13,7 @@ import typer
 
 import tvops
 from tvops.errors import TvopsError
+from tvops.terminal import say
 from tvops.tuning.host import is_text
 
 COMMANDS = ("serve", "tune", "profiles", "doctor", "top", "slo", "bench", "profile", "keys", "settings")
@@ -83,7 +84,7 @@ def run(arguments: list[str]) -> int:
 
 def _tell(message: str, exit_code: int) -> int:
     with contextlib.suppress(OSError):  # there is nobody to tell it to
-        typer.echo(f"tvops: {message}", err=True)
+        say(f"tvops: {message}", err=True)
     return exit_code
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from tvops.terminal import printable
 from tvops.tuning.model import ExitCode, Item
 from tvops.tuning.setup import by_state
 
@@ -28,11 +29,6 @@ COLUMNS = ("knob", "current → wanted", "state", "risk", "scope", "why")
 MOST_NAMED = 12  # knobs that are not supported here for one reason
 REASON_WIDTH = 40
 """What the last column needs at least to be readable."""
-
-
-def printable(text: str) -> str:
-    """Give text without control characters: what a host or server shows must not steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def told(item: Item) -> str:
@@ -133,7 +129,7 @@ def diff_lines(items: Sequence[Item]) -> list[str]:
     for item in items:
         if told(item) in ("pending", "written", "reboot", "restart", "privilege", "serve"):
             before = item.current if item.before is None else item.before
-            lines += map(printable, (f"@@ {item.id}", f"-{before or ''}", f"+{item.value}"))
+            lines += f"@@ {item.id}", f"-{before or ''}", f"+{item.value}"
     return lines
 
 

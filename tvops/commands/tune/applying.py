@@ -12,6 +12,7 @@ import typer
 from tvops.commands.tune.printing import can_ask, this_command
 from tvops.commands.tune.recovering import settle_interrupted
 from tvops.errors import UsageError
+from tvops.terminal import say
 from tvops.tuning.apply import apply_plan
 from tvops.tuning.journal import StateDirectory, state_directory
 from tvops.tuning.listing import as_json, diff_lines, print_plan, summary
@@ -133,7 +134,7 @@ def _measure(
     if not order.as_json:
         from tvops.tuning.evidence.report import render_markdown
 
-        typer.echo(render_markdown(evidence))
+        say(render_markdown(evidence))
     if order.keep_helpful:
         kept, measured = helpful(evidence), {one.knob for one in evidence.measured}
         for item in items:
@@ -146,21 +147,19 @@ def _measure(
 def _show(items: Sequence[Item], order: Order) -> None:
     print_plan(items, order.everything)
     if order.diff:
-        typer.echo("\n".join(diff_lines(items)))
+        say("\n".join(diff_lines(items)))
 
 
 def _tell(order: Order, profile: Profile, items: list[Item], code: ExitCode, **more: object) -> int:
     if hindered := hindrances(items):
         reasons = "; ".join(f"{item.id}: {item.reason}" for item in hindered)
-        typer.echo(
-            f"tvops: nothing can be changed, because the profile requires what cannot be had: {reasons}", err=True
-        )
+        say(f"tvops: nothing can be changed, because the profile requires what cannot be had: {reasons}", err=True)
     if order.as_json:
         typer.echo(as_json(profile.name, items, code, root=str(order.reach.root), **more))
         return code
-    typer.echo(f"profile {profile.name}: {summary(items)}")
+    say(f"profile {profile.name}: {summary(items)}")
     if evidence := cast(dict[str, str], more.get("evidence", {})):
-        typer.echo(f"report: {evidence['markdown']} and {evidence['json']}", err=True)
+        say(f"report: {evidence['markdown']} and {evidence['json']}", err=True)
     if (run := more.get("run")) and any(item.outcome == "written" for item in items):
         typer.echo(f"tvops tune rollback {run} undoes this run", err=True)
     return code

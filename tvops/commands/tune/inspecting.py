@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from tvops.commands.tune import options
+from tvops.terminal import say
 
 app = typer.Typer()
 
@@ -53,8 +54,8 @@ def verify(
     else:
         print_plan(items, everything)
         for change in stale:
-            typer.echo(f"{change.path}: {change.reason or 'is not as the profile has it'} (tvops tune persist)")
-        typer.echo(f"profile {resolved.name}: {summary(items)}")
+            say(f"{change.path}: {change.reason or 'is not as the profile has it'} (tvops tune persist)")
+        say(f"profile {resolved.name}: {summary(items)}")
     return code
 
 
@@ -75,7 +76,6 @@ def drift(
     from tvops.commands.json_output import print_json
     from tvops.tuning.history import drift as find_drift
     from tvops.tuning.journal import StateDirectory, state_directory
-    from tvops.tuning.listing import printable
     from tvops.tuning.setup import Reach, opened
 
     reach = Reach(root=root, servers=tuple(servers or ()), data_dir=data_dir, config=config)
@@ -90,7 +90,7 @@ def drift(
         found = "gone" if one.found is None else one.found
         what = f"is {found}, tvops wrote {one.ours}" if one.ours else "is no longer as tvops wrote it"
         reason = f" ({one.reason})" if one.reason else ""
-        typer.echo(printable(f"{one.name}: {what} in run {one.run}{reason}"))
+        say(f"{one.name}: {what} in run {one.run}{reason}")
     typer.echo(f"{len(drifted)} drifted" if drifted else "everything is as tvops left it")
     return code
 
@@ -103,7 +103,6 @@ def history(as_json: bool = options.JSON) -> int:
     from tvops.commands.json_output import print_json
     from tvops.tuning.history import history as list_runs
     from tvops.tuning.journal import StateDirectory, state_directory
-    from tvops.tuning.listing import printable
 
     runs = list_runs(StateDirectory(state_directory()))
     if as_json:
@@ -117,7 +116,7 @@ def history(as_json: bool = options.JSON) -> int:
     for run in runs:
         when = datetime.fromtimestamp(run.at).strftime("%Y-%m-%d %H:%M") if run.at else ""
         who = f"{run.user}  {run.reason}".rstrip()
-        typer.echo(printable(form.format(run.id, when, run.kind, run.profile, run.state, run.written, who)))
+        say(form.format(run.id, when, run.kind, run.profile, run.state, run.written, who))
     return 0
 
 
@@ -140,5 +139,5 @@ def explain(
     if as_json:
         print_json(explanation)
     else:
-        typer.echo(render(explanation))
+        say(render(explanation))
     return 0

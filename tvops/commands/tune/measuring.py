@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tvops.commands.tune import options
+from tvops.terminal import say
 
 if TYPE_CHECKING:
     from tvops.tuning.evidence.measuring import Options
@@ -62,8 +63,11 @@ def measure(
             items = setup.plan(resolved, Limits(only=tuple(only or ()), skip=tuple(skip or ())))
             wanted = measurement(setup, seconds, gateway, seed, together)
             evidence, files = measure_items(state, setup, resolved, items, wanted, report)
-    typer.echo(encoded(evidence) if as_json else render_markdown(evidence))
-    typer.echo(f"report: {files['markdown']} and {files['json']}", err=True)
+    if as_json:
+        typer.echo(encoded(evidence))
+    else:
+        say(render_markdown(evidence))
+    say(f"report: {files['markdown']} and {files['json']}", err=True)
     return 0
 
 

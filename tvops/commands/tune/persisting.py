@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tvops.commands.tune import options
+from tvops.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,12 +126,12 @@ def unpersist(
         if as_json:
             print_json({"schema": 1, "exit_code": code, "would_restore": paths})
         else:
-            typer.echo("\n".join(paths) or "nothing is persisted")
+            say("\n".join(paths) or "nothing is persisted")
         return code
     with state.lock(wait, this_command()):
         paths = sorted(persisted(state, host))
         if paths and not yes and not as_json and can_ask():
-            typer.echo("\n".join(paths))
+            say("\n".join(paths))
             typer.confirm("take these away?", default=True, abort=True, err=True)
         restored = take_away(state, host, force)
     return tell_restored("", restored, as_json)
@@ -139,8 +140,8 @@ def unpersist(
 def _show(changes: list[FileChange]) -> None:
     for change in changes:
         if change.state != "same":
-            typer.echo(f"{change.state}: {change.path}{f' ({change.reason})' if change.reason else ''}")
-            typer.echo(change.diff)
+            say(f"{change.state}: {change.path}{f' ({change.reason})' if change.reason else ''}")
+            say(change.diff)
 
 
 def _tell(changes: list[FileChange], steps: list[str], code: int, as_json: bool) -> int:
@@ -154,5 +155,5 @@ def _tell(changes: list[FileChange], steps: list[str], code: int, as_json: bool)
         return code
     typer.echo(", ".join(f"{count} {state}" for state, count in counts.items()) or "nothing to persist")
     for step in steps:
-        typer.echo(f"next: {step}", err=True)
+        say(f"next: {step}", err=True)
     return code

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from tvops.commands.json_output import print_json
-from tvops.tuning.listing import printable
+from tvops.terminal import say
 from tvops.tuning.model import ExitCode
 from tvops.tuning.rollback import Restored
 
@@ -42,7 +42,7 @@ def tell_restored(run_id: str, restored: Sequence[Restored], as_json: bool) -> i
         )
         return code
     for one in left:
-        typer.echo(printable(f"tvops: {one.name}: {one.reason}"), err=True)
+        say(f"tvops: {one.name}: {one.reason}", err=True)
     if not restored:
         typer.echo("there is nothing to undo")
     else:

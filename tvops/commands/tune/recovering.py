@@ -10,6 +10,7 @@ import typer
 
 from tvops.commands.tune.printing import can_ask
 from tvops.errors import UsageError
+from tvops.terminal import say
 from tvops.tuning.journal import StateDirectory
 from tvops.tuning.model import ExitCode
 from tvops.tuning.plan import exit_code
@@ -36,9 +37,9 @@ def _ask(run: Run, setup: Setup) -> Literal["undo", "finish"]:
     about = f"run {run.id} ({run.begin.command}) was interrupted after {len(run.entries)} changes"
     if not can_ask():
         raise UsageError(f"{about}: undo it with --recover undo, or finish it with --recover finish")
-    typer.echo(about, err=True)
+    say(about, err=True)
     if reason := unfinishable(run, setup.catalogue):
-        typer.echo(f"it can only be undone: {reason}", err=True)
+        say(f"it can only be undone: {reason}", err=True)
         typer.confirm("undo it?", default=True, abort=True, err=True)
         return "undo"
     choice = typer.prompt("undo or finish it?", default="undo", err=True)
@@ -52,7 +53,7 @@ def _settle(state: StateDirectory, run: Run, how: Literal["undo", "finish"], set
         done = recover(journal, how, setup.catalogue, setup.drivers)
     stuck = [one for one in done.restored if one.incomplete]
     for one in stuck:
-        typer.echo(f"tvops: {one.name}: {one.reason}", err=True)
+        say(f"tvops: {one.name}: {one.reason}", err=True)
     if stuck:
         return ExitCode.INCOMPLETE
     typer.echo(f"run {run.id} was {'undone' if how == 'undo' else 'finished'}", err=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tvops.commands.tune import options
+from tvops.terminal import say
 
 if TYPE_CHECKING:
     from tvops.tuning.journal import StateDirectory
@@ -48,7 +49,7 @@ def rollback(
         if run is None:
             return tell_restored("", [], as_json)
         if not yes and not as_json and can_ask():
-            typer.echo("\n".join(_preview_lines(run)))
+            say("\n".join(_preview_lines(run)))
             typer.confirm("put these back?", default=True, abort=True, err=True)
         reach = Reach(
             root=Path(run.begin.root), servers=tuple(servers or ()), data_dir=data_dir, config=config, force=force
@@ -56,7 +57,7 @@ def rollback(
         with opened(reach) as setup, state.open_run(run.id) as journal:
             restored = roll_back(journal, setup.catalogue, setup.drivers, force, reason="tvops tune rollback")
             if journal.failure:
-                typer.echo(f"tvops: {journal.failure}; run this again then, so that the journal knows", err=True)
+                say(f"tvops: {journal.failure}; run this again then, so that the journal knows", err=True)
         return tell_restored(run.id, restored, as_json)
 
 
@@ -91,5 +92,5 @@ def _preview(run: Run | None, as_json: bool) -> int:
         names = [line.partition("  ")[0] for line in lines]
         print_json({"schema": 1, "exit_code": code, "run": run.id if run else "", "would_restore": names})
     else:
-        typer.echo("\n".join(lines) if lines else "there is nothing to undo")
+        say("\n".join(lines) if lines else "there is nothing to undo")
     return code

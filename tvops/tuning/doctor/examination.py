@@ -6,13 +6,14 @@ import shlex
 from collections.abc import Sequence
 
 from tvops.settings import load_settings
+from tvops.terminal import printable
 from tvops.tuning.doctor.finding import SEVERITIES, WRONG, Finding, worst_first
 from tvops.tuning.doctor.machine import advice, rivals, storage
 from tvops.tuning.doctor.servers import server_findings
 from tvops.tuning.doctor.symptoms import symptoms
 from tvops.tuning.history import drift
 from tvops.tuning.journal import StateDirectory, state_directory
-from tvops.tuning.listing import change, encoded, gather, printable
+from tvops.tuning.listing import change, encoded, gather
 from tvops.tuning.model import Item
 from tvops.tuning.plan import Limits
 from tvops.tuning.setup import Reach, Setup, opened
