@@ -5,8 +5,8 @@
 A scenario of `tvops bench` (docs/bench.md) on a `tvops serve` of its own with synthetic ticks. What the stack says
 of itself is read once a second, as `tvops slo` does, from the end of the warm-up on: the seconds that each metric
 was in each state, and the memory of its processes. Ten minutes and more tell how memory goes on. Clients and stack
-share the machine: the clients take about as much of it as the stack does. Exit code: 0, or 3 where a metric was not
-ok.
+share the machine: the clients take about as much of it as the stack does. Exit code: 0, or 3 where a metric was
+not ok.
 """
 
 from __future__ import annotations
