@@ -8,23 +8,19 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from tvops.engine.stack_tuning import settled
 from tvops.engine.supervisor import Supervisor
+from tvops.knob_looks import watch_knobs
 from tvops.settings import Settings
-from tvops.tuning.stack import StackProfile, summary
+from tvops.tuning.stack import StackProfile
 
 LIVE_INTERVAL = 0.5
 PLAIN_INTERVAL = 5.0
 STARTING_INTERVAL = 1.0
-READY_INTERVAL = 0.2
-HOST_SECONDS = 20.0
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +38,7 @@ async def _run(settings: Settings, as_json: bool) -> int:
         loop.add_signal_handler(number, supervisor.request_stop)
     shown = [
         asyncio.create_task(_show(supervisor, as_json)),
-        asyncio.create_task(_tell_tuning(supervisor, profile)),
+        asyncio.create_task(watch_knobs(supervisor, profile)),
     ]
     try:
         await supervisor.run()
@@ -54,46 +50,6 @@ async def _run(settings: Settings, as_json: bool) -> int:
     if not as_json:
         _say("stopped; nothing was lost")
     return 0
-
-
-async def _tell_tuning(supervisor: Supervisor, profile: StackProfile) -> None:
-    """Log once what is in force of the profile, what is not, and what of the host is otherwise than it wants."""
-    while not supervisor.ready:  # noqa: ASYNC110 (a figure, not an event)
-        await asyncio.sleep(READY_INTERVAL)
-    if line := summary(profile.name, *settled(supervisor.effects()), profile.ids):
-        logger.info("%s", line)
-    try:
-        pending = await asyncio.wait_for(_aside(profile.pending_on_host), HOST_SECONDS)
-    except Exception as error:  # noqa: BLE001 - a look at the host must never end the stack
-        logger.info("host: could not be compared with profile %s: %r", profile.name, error)
-        return
-    if pending:
-        logger.info(
-            "host: %d settings differ from profile %s: sudo tvops tune --profile %s",
-            pending, profile.name, profile.name,
-        )  # fmt: skip
-
-
-def _aside(call: Callable[[], int]) -> asyncio.Future[int]:
-    """Call in a thread that nobody waits for at the end, as the loop does for those of its executor."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[int] = loop.create_future()
-
-    def settle(result: int, error: Exception | None) -> None:
-        if not future.done():
-            future.set_exception(error) if error else future.set_result(result)
-
-    def run() -> None:
-        result, failure = 0, None
-        try:
-            result = call()
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, result, failure)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 def _say(line: str) -> None:

@@ -110,6 +110,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     engine_budget_mb: Megabytes = 208  # the same of the engine's process
     market_budget_mb: Megabytes = 176  # the same of market data's
     stats_interval_seconds: Seconds = 30.0  # how often the stream statistics are logged
+    knobs_seconds: Seconds = 30.0  # how often it is looked whether the profile's knobs are still in force
 
     @property
     def data_path(self) -> Path:

@@ -38,13 +38,18 @@ def started(pid: int) -> int:
         return -1
 
 
-def write_report(folder: Path, report: Report) -> None:
-    """Write the report whole or not at all, for its owner only; raise OSError."""
-    new = folder / f"{FILE_NAME}.new"
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, for its owner only; raise OSError."""
+    new = path.with_name(f"{path.name}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.encode(report) + b"\n")
-    new.replace(folder / FILE_NAME)
+        file.write(content + b"\n")
+    new.replace(path)
+
+
+def write_report(folder: Path, report: Report) -> None:
+    """Write the report whole or not at all, for its owner only; raise OSError."""
+    write_private(folder / FILE_NAME, msgspec.json.encode(report))
 
 
 def remove_report(folder: Path) -> None:

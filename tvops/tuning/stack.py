@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-
 from tvops.engine.bus.roles import ROLES
 from tvops.engine.bus.server_config import default_config
 from tvops.engine.collector import ATTRIBUTES as COLLECTOR_ATTRIBUTES
@@ -18,13 +16,13 @@ from tvops.settings import Settings
 from tvops.tuning.catalogue import load_catalogue
 from tvops.tuning.facts import read_facts
 from tvops.tuning.host import Host
-from tvops.tuning.kinds.files import FileDriver
-from tvops.tuning.kinds.nic import NicDriver
+from tvops.tuning.journal import StateDirectory, state_directory
 from tvops.tuning.kinds.serve import TARGETS as SERVE_TARGETS
-from tvops.tuning.model import Driver, Facts, Kind, Knob, Place, Profile, Wish
-from tvops.tuning.plan import make_plan, strongest, unfit_kernel
+from tvops.tuning.model import Facts, Kind, Knob, Place, Profile, Wish
+from tvops.tuning.plan import strongest, unfit_kernel
 from tvops.tuning.profiles import resolve_profile
 from tvops.tuning.values import parse_wanted, target
+from tvops.tuning.watch.memory import KnobWatch
 
 TARGETS: dict[Kind, tuple[str, ...]] = {**SERVE_TARGETS, "redis": tuple(ROLES)}
 """Who in the stack has the knobs of each kind."""
@@ -98,27 +96,22 @@ def _left(knob: Knob, place: str, wish: Wish, reason: str) -> Effect:
 class StackProfile:
     """The profile of one stack: what its processes get, and what the host lacks."""
 
-    def __init__(self, profile: Profile, catalogue: Mapping[str, Knob], host: Host) -> None:
+    def __init__(self, profile: Profile, catalogue: Mapping[str, Knob], host: Host, settings: Settings) -> None:
         self.name = profile.name
         self.tuning = stack_tuning(profile, catalogue)
         self.ids = {knob.where: knob.id for knob in catalogue.values() if knob.kind in TARGETS}
-        self._profile, self._catalogue, self._host = profile, catalogue, host
+        self._profile, self._catalogue, self._host, self._settings = profile, catalogue, host, settings
 
     @classmethod
     def load(cls, settings: Settings) -> StackProfile:
         """Resolve the profile of ``settings`` on this host; raise SettingsError where it is wrong."""
         host, catalogue = Host(Path("/")), load_catalogue()
-        return cls(resolve_profile(settings.profile, read_facts(host), catalogue), catalogue, host)
+        return cls(resolve_profile(settings.profile, read_facts(host), catalogue), catalogue, host, settings)
 
-    def pending_on_host(self) -> int:
-        """Count the host-wide settings that differ from the profile and can be changed; reads, writes nothing."""
-        files = FileDriver(self._host, self._catalogue)
-        drivers: dict[Kind, Driver] = {"sysctl": files, "file": files, "nic": NicDriver(self._host)}
-        kinds = set(drivers)
-        wishes = tuple(wish for wish in self._profile.wishes if self._catalogue[wish.knob].kind in kinds)
-        profile = msgspec.structs.replace(self._profile, wishes=wishes)
-        items = make_plan(profile, self._catalogue, drivers) if wishes else []
-        return sum(item.state in ("pending", "privilege") for item in items)
+    def watch(self) -> KnobWatch:
+        """Give what looks whether all of it is in force; it reads the host and the stack, and writes nothing."""
+        state = StateDirectory(state_directory())
+        return KnobWatch(self._profile, self._catalogue, self._host, self._settings, state)
 
 
 def summary(

@@ -139,6 +139,25 @@ def target(knob: Knob, wanted: Wanted, current: str | None, facts: Facts) -> str
     return current if current in accepted and current is not None else accepted[0]
 
 
+def canonical(knob: Knob, wanted: Wanted, facts: Facts) -> str:
+    """Give what is wanted in canonical form, with `>=` and `<=`: `>=16777216`, `- - >=16777216`, `madvise|never`.
+
+    Raises:
+        ValueError: an unknown role.
+    """
+    if knob.type in ("cpulist", "cpumask"):
+        return wanted.text if wanted.parts[0][0] == "-" else _wanted_cpus(wanted.parts[0], None, facts)
+    shown = []
+    for operator, operand in wanted.parts:
+        options = _options(operand)
+        if knob.type in ("int", "ints"):
+            options = [str(_amount(knob, option, facts)) for option in options if option]
+        else:
+            options = [normalise(knob.type, option) for option in options]
+        shown.append("-" if operator == "-" else operator.removeprefix("=") + "|".join(options))
+    return " ".join(shown)
+
+
 def _known(current: str | None) -> str:
     if current is None:
         raise ValueError("the current value is not known")

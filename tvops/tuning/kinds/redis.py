@@ -44,11 +44,11 @@ class RedisDriver:
 
     def read(self, knob: Knob, place: Place) -> State:
         """Tell what CONFIG GET says; a server that is away or lacks the key makes it absent."""
-        key, part = _split(knob)
+        key, part = split_key(knob.where)
         try:
             node = self.node(place)
             whole = node.get(key)
-            raw = _part(whole, part)
+            raw = part_of(whole, part)
         except NoAnswerError as error:
             return State("absent", reason=f"{place.address} {error}")
         except DeniedError as error:
@@ -77,7 +77,7 @@ class RedisDriver:
         """
         if before.status != "present":
             raise NotWrittenError("its value before is not known")
-        if _split(knob)[0] == "maxmemory" and not self._force:
+        if split_key(knob.where)[0] == "maxmemory" and not self._force:
             try:
                 lost = shortage(self.node(place), before.raw)
             except (NoAnswerError, DeniedError) as error:
@@ -91,13 +91,13 @@ class RedisDriver:
         try:
             node = self.node(place)
             others = [other for other in self._all() if other is not node]
-            return objection(node, _split(knob)[0], "" if value == EMPTY else value, self._facts, others)
+            return objection(node, split_key(knob.where)[0], "" if value == EMPTY else value, self._facts, others)
         except (NoAnswerError, DeniedError):
             return ""  # `read` tells it
 
     def shell(self, knob: Knob, place: Place, value: str) -> str | None:
         """Give the redis-cli command, with the password left to REDISCLI_AUTH."""
-        key, part = _split(knob)
+        key, part = split_key(knob.where)
         text = "" if value == EMPTY else values.written(knob, value)
         words = ["redis-cli", "-e"]
         words += ["-s", socket_path(place.address)] if place.address.startswith("unix:") else ["-u", place.address]
@@ -161,7 +161,7 @@ class RedisDriver:
         return self._nodes
 
     def _set(self, knob: Knob, place: Place, text: str) -> None:
-        key, part = _split(knob)
+        key, part = split_key(knob.where)
         try:
             node = self.node(place)
             refusal = node.link.refusal("CONFIG", "SET", key, f"{part} {text}" if part else text)
@@ -171,13 +171,13 @@ class RedisDriver:
             raise NotWrittenError(clause(refusal))
 
 
-def _split(knob: Knob) -> tuple[str, str]:
+def split_key(where: str) -> tuple[str, str]:
     """Give the CONFIG key, and the client class of an output buffer limit."""
-    key, _, part = knob.where.partition(" ")
+    key, _, part = where.partition(" ")
     return key, part
 
 
-def _part(raw: str | None, part: str) -> str | None:
+def part_of(raw: str | None, part: str) -> str | None:
     """Give the limits of one class out of those of all: `normal 0 0 0 slave 268435456 67108864 60 …`."""
     if raw is None or not part:
         return raw

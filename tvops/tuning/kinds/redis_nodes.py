@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tvops.tuning.kinds.redis_link import NOT_REDIS, DeniedError, Link, NoAnswerError
@@ -70,14 +70,20 @@ class Node:
         Raises:
             NoAnswerError, DeniedError.
         """
+        return self.get_all([key]).get(key)
+
+    def get_all(self, keys: Iterable[str]) -> dict[str, str]:
+        """Give what CONFIG GET says of ``keys``, of those that the server has and that are no secrets.
+
+        Several keys at a time take Redis 7.0 or newer. Raises NoAnswerError, DeniedError.
+        """
         if self._twin:
             raise DeniedError(self._twin)
-        if key in SECRETS:
-            return None
-        answer = self.link.call("CONFIG", "GET", key)
+        asked = [key for key in keys if key not in SECRETS]
+        answer = self.link.call("CONFIG", "GET", *asked) if asked else []
         if not isinstance(answer, list) or len(answer) % 2 or not all(isinstance(w, str) for w in answer):
             raise self.link.lost(NOT_REDIS)
-        return dict(zip(answer[::2], answer[1::2], strict=True)).get(key)
+        return dict(zip(answer[::2], answer[1::2], strict=True))
 
     def be_twin_of(self, other: Node) -> None:
         """Say of every question that this is the server of another role too, so that it is set once only."""

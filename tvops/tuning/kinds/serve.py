@@ -43,7 +43,7 @@ class ServeDriver:
         told = [e for e in report.effects if (e.kind, e.name, e.target) == (knob.kind, knob.where, place.name)]
         if knob.kind == "held":
             return _held(report, told)
-        if knob.kind == "process" and knob.where in _LIVE:
+        if knob.kind == "process":
             told = [_as_seen(effect) for effect in told]
         return _worst(told, _missing(report, knob, place))
 
@@ -73,10 +73,26 @@ def _missing(report: Report, knob: Knob, place: Place) -> str:
     return "the running stack does not tell"
 
 
+def value_now(effect: Effect) -> str | None:
+    """Give what the kernel shows now of an attribute of a process; None where it does not show it to us."""
+    if effect.name not in _LIVE:
+        return None
+    now = read_attribute(effect.name, effect.pid)
+    return None if effect.name == "timer_slack" and now == "0" else now  # a real-time process shows none
+
+
+def still_held(pid: int) -> bool:
+    """Tell whether a process holds the wake-up latency of the CPUs; also where that cannot be seen."""
+    try:
+        return DEVICE in [path.readlink() for path in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:
+        return True
+
+
 def _as_seen(effect: Effect) -> Effect:
     """Put what the kernel shows now into an effect."""
-    now = read_attribute(effect.name, effect.pid)
-    if now is None or (effect.name == "timer_slack" and now == "0"):  # a real-time process shows none
+    now = value_now(effect)
+    if now is None:
         return effect
     return Effect(
         kind=effect.kind, name=effect.name, target=effect.target, wanted=effect.wanted, got=now,
@@ -100,10 +116,6 @@ def _held(report: Report, told: list[Effect]) -> State:
     if effect is None:
         reason = next((e.reason for e in told if e.reason), "the running stack does not hold it")
         return State("absent", writable=False, reason=reason)
-    try:
-        files = [path.readlink() for path in Path(f"/proc/{report.pid}/fd").iterdir()]
-    except OSError:
-        files = [DEVICE]
-    if DEVICE not in files:
+    if not still_held(report.pid):
         return State("absent", writable=False, reason="the running stack has let go of it")
     return State("present", effect.got, effect.got, writable=False)

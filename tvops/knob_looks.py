@@ -1,0 +1,109 @@
+"""`tvops serve` looks now and then whether its profile is still in force, and writes down what it finds.
+
+In a thread, and never on the event loop; a look that takes long makes the next one come later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from tvops.engine.knob_table import FILE_NAME, Knob, KnobTable, write_table
+from tvops.engine.stack_tuning import Effect, settled
+from tvops.engine.supervisor import Supervisor
+from tvops.engine.tuning_report import started
+from tvops.tuning.stack import StackProfile, summary
+
+READY_INTERVAL = 0.2
+LONG_SECONDS = 0.05
+"""CPU time of a look above which looks come more rarely, in proportion: 0.2 % of a core at 30 s."""
+
+HOST_KINDS = ("sysctl", "file", "nic")
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+async def watch_knobs(supervisor: Supervisor, profile: StackProfile) -> None:
+    """Log once what is in force and what is not; then look again for as long as the stack runs.
+
+    A look that fails is logged once, and leaves the table of the one before it, whose age shows.
+    """
+    while not supervisor.ready:  # noqa: ASYNC110 (a figure, not an event)
+        await asyncio.sleep(READY_INTERVAL)
+    if line := summary(profile.name, *settled(supervisor.effects()), profile.ids):
+        logger.info("%s", line)
+    every, told, failed = supervisor.settings.knobs_seconds, False, False
+    look = _timed(profile.watch().look)
+    try:
+        while True:
+            try:
+                knobs, seconds = await aside(look, supervisor.effects())
+                every = supervisor.settings.knobs_seconds * max(1.0, seconds / LONG_SECONDS)
+                _write(supervisor, every, knobs)
+                failed = False
+            except Exception as error:  # noqa: BLE001 - a look must never end the stack
+                if not failed:
+                    logger.warning("host: could not be compared with profile %s: %r", profile.name, error)
+                failed = True
+            else:
+                if not told:
+                    _tell(profile.name, knobs)
+                told = True
+            await asyncio.sleep(every)
+    finally:
+        with contextlib.suppress(OSError):
+            (supervisor.settings.data_path / FILE_NAME).unlink()
+
+
+def _timed(look: Callable[[Sequence[Effect]], tuple[Knob, ...]]) -> Callable[..., tuple[tuple[Knob, ...], float]]:
+    """Have a look give the CPU time that it took as well, in s."""
+
+    def timed(effects: Sequence[Effect]) -> tuple[tuple[Knob, ...], float]:
+        begun = time.thread_time()
+        return look(effects), time.thread_time() - begun
+
+    return timed
+
+
+def _write(supervisor: Supervisor, every: float, knobs: tuple[Knob, ...]) -> None:
+    pid = os.getpid()
+    write_table(supervisor.settings.data_path, KnobTable(pid=pid, started=started(pid), every=every, knobs=knobs))
+
+
+def _tell(profile: str, knobs: Sequence[Knob]) -> None:
+    """Log what of the host is otherwise than the profile wants, and can be changed."""
+    differing = (knob for knob in knobs if knob.kind in HOST_KINDS and knob.state in ("differs", "drifted"))
+    if pending := sum(max(1, len(knob.places)) for knob in differing):
+        logger.info(
+            "host: %d settings differ from profile %s: sudo tvops tune --profile %s", pending, profile, profile
+        )
+
+
+def aside(call: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+    """Call in a thread that nobody waits for at the end, as the loop does for those of its executor."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(results: list[T], error: Exception | None) -> None:
+        if not future.done():
+            future.set_exception(error) if error else future.set_result(results[0])
+
+    def run() -> None:
+        results, failure = [], None
+        try:
+            results.append(call(*arguments))
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, results, failure)
+
+    threading.Thread(target=run, name="knobs", daemon=True).start()
+    return future
