@@ -59,6 +59,10 @@ _STACK: Final[tuple[tuple[str, str, str, str, str], ...]] = (
         "TvopsStolenTime", "tvops_host_steal_ratio > 0.05", "1m", "warning",
         "the hypervisor gives {{ $value | humanizePercentage }} of the cores to others",
     ),
+    (
+        "TvopsKnobsDrifted", 'tvops_knobs_places{state="drifted"} > 0', "0s", "warning",
+        "{{ $value }} settings of the profile were in force and are not any more: somebody changed them",
+    ),
 )  # fmt: skip
 
 

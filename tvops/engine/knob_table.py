@@ -6,6 +6,7 @@ it for the telemetry. It imports nothing heavy: the supervisor stays small.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -15,6 +16,7 @@ from tvops.engine.tuning_report import started, write_private
 
 FILE_NAME = "knobs.json"
 MAX_TABLE_BYTES = 4 << 20
+MOST_NAMED: Final = 4
 
 KnobState = Literal[
     "in force",  # as the profile wants it
@@ -39,6 +41,13 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True):
     looked: int  # when it was last read, ns since 1970
     told: bool = False  # only the process itself can tell, and it did so when it started
     reason: str = ""
+
+
+def place_text(places: Sequence[str]) -> str:
+    """Name places in a few words: `engine, market`, `cpu0 … cpu63 (64)`; empty where there is but one."""
+    if len(places) > MOST_NAMED:
+        return f"{places[0]} … {places[-1]} ({len(places)})"
+    return ", ".join(places)
 
 
 class KnobTable(msgspec.Struct, frozen=True, kw_only=True):

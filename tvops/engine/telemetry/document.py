@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from tvops.engine.knob_table import Knob as Knob
 from tvops.engine.telemetry.histogram import Histogram
 
 SCHEMA = 1
@@ -145,3 +146,5 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
     profile: str = ""
     knobs_in_force: int = 0
     knobs_left: int = 0
+    knobs: tuple[Knob, ...] = ()  # of the profile, as they were when last looked at; those that drifted come first
+    knobs_seconds: float = 0.0  # between two looks at them

@@ -20,9 +20,10 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.utils import floatToGoString
 
+from tvops.engine.knob_table import KNOB_STATES
 from tvops.engine.services import State
 from tvops.engine.telemetry.accepting import prefers
-from tvops.engine.telemetry.document import HostLoad, MetricState, Process, Server, Stage, Telemetry
+from tvops.engine.telemetry.document import HostLoad, Knob, MetricState, Process, Server, Stage, Telemetry
 from tvops.engine.telemetry.histogram import reached, sum_of
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -107,6 +108,7 @@ def families(shown: Telemetry) -> Iterator[Metric]:
     yield GaugeMetricFamily("tvops_start_time_seconds", "When the process started.", value=shown.started / 1e9)
     yield GaugeMetricFamily("tvops_knobs_in_force", "Tuned settings in force.", value=shown.knobs_in_force)
     yield GaugeMetricFamily("tvops_knobs_left", "Wanted settings not in force.", value=shown.knobs_left)
+    yield from _knobs(shown.knobs)
     newest = shown.events[-1].seq if shown.events else 0
     yield CounterMetricFamily("tvops_events", "Things told to the operators.", value=newest)
     yield _states("tvops_service_state", "Health of each service.", "service", _health(shown), get_args(State))
@@ -118,6 +120,16 @@ def families(shown: Telemetry) -> Iterator[Metric]:
         yield from _host(shown.host)
     yield from _servers(shown.servers)
     yield from _sessions(shown)
+
+
+def _knobs(knobs: Sequence[Knob]) -> Iterator[Metric]:
+    """Count the places of each state, where somebody looks at them."""
+    if not knobs:
+        return
+    family = GaugeMetricFamily("tvops_knobs_places", "Places of the profile's knobs, by state.", labels=["state"])
+    for state in KNOB_STATES:
+        family.add_metric([state], sum(max(1, len(knob.places)) for knob in knobs if knob.state == state))
+    yield family
 
 
 _NAME_ENDS = {"counter": "_total", "info": "_info"}

@@ -21,6 +21,7 @@ from tvops.engine.telemetry.accepting import prefers
 from tvops.engine.telemetry.document import Session, Telemetry
 from tvops.engine.telemetry.evaluation import Evaluator
 from tvops.engine.telemetry.events import EventLog, Watch
+from tvops.engine.telemetry.knob_events import KnobEvents
 from tvops.engine.telemetry.pauses import CollectionPauses, LoopLag
 from tvops.engine.telemetry.round_trips import RoundTrips
 from tvops.engine.telemetry.stack_watch import StackWatch
@@ -75,6 +76,7 @@ class TelemetryService:
         self._lag = LoopLag(self.stages.add("loop_lag"))
         self._collections = CollectionPauses(self.stages.add("gc_pause"))
         self._uptime = Uptime(self._past)
+        self._knob_events = KnobEvents(self.events)
         self._watch = Watch(self.events)
         targets = load_targets(Path(settings.targets) if settings.targets else None)
         measured = [target for target in targets if target.measured_by(process, watching)]
@@ -159,6 +161,8 @@ class TelemetryService:
             profile=stack.profile if stack else self._settings.profile,
             knobs_in_force=stack.knobs_in_force if stack else 0,
             knobs_left=stack.knobs_left if stack else 0,
+            knobs=stack.knobs if stack else (),
+            knobs_seconds=stack.knobs_seconds if stack else 0.0,
         )
 
     def _health(self) -> dict[str, Health]:
@@ -208,6 +212,7 @@ class TelemetryService:
         if self._stack is not None:
             self._watch.processes(self._stack.processes)
             self._watch.servers(self._stack.servers)
+            self._knob_events.note(self._stack.profile, self._stack.knobs)
         self._busy = (time.thread_time_ns() - begun) / 1e6
 
     def _known_figures(self) -> dict[str, float]:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tvops.engine.bus.roles import Bus
+from tvops.engine.knob_table import TableReader
 from tvops.engine.stack_tuning import settled
-from tvops.engine.telemetry.document import HostLoad, Process, Server
+from tvops.engine.telemetry.document import HostLoad, Knob, Process, Server
 from tvops.engine.telemetry.host_load import HostProbe
 from tvops.engine.telemetry.processes import ProcessProbe
 from tvops.engine.telemetry.servers import ServerProbe
@@ -24,7 +25,10 @@ class StackWatch:
         self.host: HostLoad | None = None
         self.servers: tuple[Server, ...] = ()
         self.profile, self.knobs_in_force, self.knobs_left = settings.profile, 0, 0
+        self.knobs: tuple[Knob, ...] = ()
+        self.knobs_seconds = 0.0
         self._data_path: Path = settings.data_path
+        self._knob_table = TableReader(settings.data_path)
         self._process_probe = ProcessProbe(settings.data_path, name=name, budgets=_budgets(settings))
         self._host_probe = HostProbe((settings.gateway_port, settings.market_port))
         self._server_probe = ServerProbe(bus)
@@ -44,6 +48,8 @@ class StackWatch:
             self.profile = report.profile
             in_force, left = settled(report.effects)
             self.knobs_in_force, self.knobs_left = len(in_force), len(left)
+        table = self._knob_table.read()
+        self.knobs, self.knobs_seconds = (table.knobs, table.every) if table is not None else ((), 0.0)
 
     def figures(self) -> Iterator[tuple[str, float]]:
         """Give what the operators' metrics need of it, as far as it is known."""
