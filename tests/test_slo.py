@@ -160,7 +160,7 @@ def test_a_stall_appears_in_the_stages_and_as_an_event(stack: Stack) -> None:
     with Load(stack, connections=8):
         until(stalled)
         events = until(
-            lambda: [e for e in read(stack)[0].events if "stood still" in e.text and "engine" in e.about]
+            lambda: [e for e in read(stack)[0].events if "could not run" in e.text and "engine" in e.about]
         )
     longest = max(float(event.text.rpartition("for ")[2].split()[0]) for event in events)
     assert longest >= 1000 * STALL_SECONDS - 10

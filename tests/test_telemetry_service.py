@@ -20,8 +20,8 @@ from tvops.engine.gateway.auth import create_key
 from tvops.engine.services import Health
 from tvops.engine.stream.service import StreamService
 from tvops.engine.telemetry.document import Process, Server, Telemetry
-from tvops.engine.telemetry.events import MOST, EventLog, Watch
-from tvops.engine.telemetry.pauses import CollectionPauses, LoopLag
+from tvops.engine.telemetry.events import MOST, MOST_OFTEN, EventLog, Watch
+from tvops.engine.telemetry.pauses import SETTLED_NS, CollectionPauses, LoopLag, Pause
 from tvops.engine.telemetry.recorder import Recorder
 from tvops.engine.telemetry.service import TelemetryService
 from tvops.engine.telemetry.stages import STAGES, Stages
@@ -124,15 +124,30 @@ async def test_a_blocked_loop_shows_in_its_lag() -> None:
     lag = LoopLag(recorder)
     lag.start()
     await asyncio.sleep(0.05)
-    lag.take()
     time.sleep(0.1)
     await asyncio.sleep(0.01)
     lag.stop()
-    assert lag.take() >= 90_000_000
-    assert recorder.maximum >= 90_000_000
+    now = time.monotonic_ns()
+    taken = lag.take(now + SETTLED_NS)
+    assert max(stall.length for stall in taken) == recorder.maximum >= 90_000_000
+    assert all(0 < now - stall.end < 10**9 for stall in taken)
+    assert lag.take(now + SETTLED_NS) == []
     before = recorder.total
     await asyncio.sleep(0.05)
     assert recorder.total == before
+
+
+async def test_a_lag_is_given_once_its_cause_is_known() -> None:
+    lag = LoopLag(Recorder())
+    lag.start()
+    await asyncio.sleep(0.01)
+    time.sleep(0.05)
+    await asyncio.sleep(0.001)
+    lag.stop()
+    end = lag.take(time.monotonic_ns() + SETTLED_NS)[-1].end
+    lag._lags.append(Pause(end, 7_000_000))
+    assert lag.take(end + SETTLED_NS - 1) == []
+    assert lag.take(end + SETTLED_NS) == [(end, 7_000_000)]
 
 
 def test_collections_show_as_pauses() -> None:
@@ -182,11 +197,24 @@ def test_the_newest_events_are_kept() -> None:
     log = EventLog()
     for number in range(MOST + 50):
         log.add("info", "test", str(number))
-    assert [event.seq for event in log.newest] == list(range(51, MOST + 51))
+    assert [event.seq for event in log.newest] == list(range(51 + MOST_OFTEN, MOST + 51))
 
 
 def texts(log: EventLog) -> list[tuple[str, str, str]]:
     return [(event.severity, event.about, event.text) for event in log.newest]
+
+
+def test_those_that_come_often_displace_no_others() -> None:
+    log = EventLog()
+    log.add("warn", "test", "the first")
+    for number in range(MOST):
+        log.add("warn", "test", f"often {number}", moment=number, often=True)
+    log.add("warn", "test", "the last")
+    kept = log.newest
+    assert [event.text for event in kept if not event.text.startswith("often")] == ["the first", "the last"]
+    assert [event.time for event in kept[1:-1]] == list(range(MOST - MOST_OFTEN, MOST))
+    assert [event.seq for event in kept] == sorted(event.seq for event in kept)
+    assert log.count == MOST + 2
 
 
 def test_what_changes_is_noted() -> None:
@@ -218,16 +246,4 @@ def test_what_changes_is_noted() -> None:
         ("warn", "price", "degraded: why"),
         ("warn", "price", "a book of the feed lost its continuity (2 times)"),
         ("warn", "price", "a book of the feed lost its continuity"),
-    ]
-
-
-def test_stalls_are_told_at_once_and_then_together() -> None:
-    log = EventLog()
-    watch = Watch(log)
-    for now, milliseconds in ((0, 1), (1, 5), (2, 4), (3, 9), (4, 40), (5, 5), (50, 6), (65, 7)):
-        watch.stall(float(now), milliseconds * 1_000_000, "engine")
-    assert [text for _, _, text in texts(log)] == [
-        "the event loop stood still for 5.0 ms",
-        "the event loop stood still in 3 of 3 s, at longest for 40.0 ms",
-        "the event loop stood still in 3 of 60 s, at longest for 7.0 ms",
     ]

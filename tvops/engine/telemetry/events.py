@@ -5,19 +5,21 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from heapq import merge
+from operator import attrgetter
 from typing import Final, Literal
 
 from tvops.engine.services import Health
 from tvops.engine.telemetry.document import Event, MetricState, Process, Server
 from tvops.engine.telemetry.evaluation import Change
 
+Severity = Literal["info", "warn", "breach"]
+
 MOST: Final = 256
+"""How many events are kept."""
 
-STALL_MS: Final = 3
-"""Lag of the event loop from which on it counts as a stall."""
-
-STALL_SECONDS: Final = 60.0
-"""Stalls within this time after one that was told are told together, but for one that is twice as long."""
+MOST_OFTEN: Final = 64
+"""How many of those are kept that a noisy host makes all the time."""
 
 COUNTED: Final = {
     "price.gaps": "a book of the feed lost its continuity",
@@ -33,7 +35,7 @@ COUNTED: Final = {
 }
 """Figures that count something gone wrong, and what."""
 
-_SEVERITY: Final[dict[MetricState, Literal["info", "warn", "breach"]]] = {
+_SEVERITY: Final[dict[MetricState, Severity]] = {
     "ok": "info", "no data": "info", "warn": "warn", "breach": "breach",
 }  # fmt: skip
 
@@ -42,7 +44,9 @@ class EventLog:
     """The newest events of a process."""
 
     def __init__(self) -> None:
-        self._events: deque[Event] = deque(maxlen=MOST)
+        self._rare: deque[Event] = deque(maxlen=MOST - MOST_OFTEN)
+        self._often: deque[Event] = deque(maxlen=MOST_OFTEN)
+        self._newest: tuple[Event, ...] = ()
         self._seq = 0
 
     @property
@@ -52,13 +56,25 @@ class EventLog:
 
     @property
     def newest(self) -> tuple[Event, ...]:
-        """The events that are kept, oldest first."""
-        return tuple(self._events)
+        """The events that are kept, in the order in which they were noted."""
+        return self._newest
 
-    def add(self, severity: Literal["info", "warn", "breach"], about: str, text: str) -> None:
-        """Note that something happened now."""
+    def add(
+        self, severity: Severity, about: str, text: str, moment: int | None = None, often: bool = False
+    ) -> None:
+        """Note that something happened.
+
+        Args:
+            severity: info, warn, breach.
+            about: a metric, a process, a role.
+            text: what happened.
+            moment: when, ns since 1970; None: now.
+            often: of a kind that must not displace others: only `MOST_OFTEN` of them are kept.
+        """
         self._seq += 1
-        self._events.append(Event(self._seq, time.time_ns(), severity, about, text))
+        event = Event(self._seq, time.time_ns() if moment is None else moment, severity, about, text)
+        (self._often if often else self._rare).append(event)
+        self._newest = tuple(merge(self._rare, self._often, key=attrgetter("seq")))
 
 
 class Watch:
@@ -70,9 +86,6 @@ class Watch:
         self._counts: dict[str, float] = {}
         self._processes: dict[str, Process] = {}
         self._servers: dict[str, Server] = {}
-        self._stalls = 0
-        self._longest = self._longest_told = 0
-        self._stalls_told = float("-inf")
 
     def metrics(self, changes: Sequence[Change]) -> None:
         """Note metrics that came into another state."""
@@ -102,19 +115,6 @@ class Watch:
             if risen > 0:
                 times = f" ({risen:g} times)" if risen > 1 else ""
                 self._log.add("warn", name.partition(".")[0], f"{text}{times}")
-
-    def stall(self, now: float, lag: int, process: str) -> None:
-        """Note that the loop stood still for ``lag`` ns, within the last second before ``now`` (s, monotonic)."""
-        if lag >= STALL_MS * 1_000_000:
-            self._stalls += 1
-            self._longest = max(self._longest, lag)
-        since = now - self._stalls_told
-        if self._stalls and (since >= STALL_SECONDS or self._longest >= 2 * self._longest_told):
-            seconds = max(self._stalls, round(min(since, STALL_SECONDS)))
-            many = f"in {self._stalls} of {seconds} s, at longest " if self._stalls > 1 else ""
-            self._log.add("warn", process, f"the event loop stood still {many}for {self._longest / 1e6:.1f} ms")
-            self._longest_told = self._longest
-            self._stalls, self._longest, self._stalls_told = 0, 0, now
 
     def processes(self, found: Sequence[Process]) -> None:
         """Note processes that came, went, or take more and more memory."""

@@ -112,12 +112,17 @@ class Histogram(msgspec.Struct, frozen=True):
     maximum: int = 0  # largest sample since the process started, ns
     negative: int = 0  # samples below 0 (clock skew), which are not among the counts
 
-    def unpack(self) -> Counts:
-        """Give the counts as an array of all buckets; raise ValueError where they cannot be such."""
+    def check(self) -> tuple[NDArray[np.uint16], Counts]:
+        """Give the buckets that are not empty and their counts; raise ValueError where they cannot be such."""
         where = np.frombuffer(self.buckets, np.uint16)
         counts = np.frombuffer(self.counts, np.int64)
         if len(where) != len(counts) or (len(where) and int(where.max()) >= BUCKETS):
             raise ValueError("is no histogram")
+        return where, counts
+
+    def unpack(self) -> Counts:
+        """Give the counts as an array of all buckets; raise ValueError where they cannot be such."""
+        where, counts = self.check()
         unpacked = empty()
         unpacked[where] = counts
         return unpacked

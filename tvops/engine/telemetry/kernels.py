@@ -10,12 +10,21 @@ from tvops.engine.telemetry.histogram import EXACT, EXPONENT, HIGHEST, MANTISSA_
 
 
 @kernel
+def bucket(value: int) -> int:
+    """Give the bucket that a value from 0 to `HIGHEST` ns falls into, as `histogram.bucket_of` does.
+
+    It is taken from the bits of the value as a float64: its exponent and the first bits of its mantissa.
+    """
+    if value < EXACT:
+        return value
+    return int((np.float64(value).view(np.int64) >> MANTISSA_BITS) - EXPONENT)
+
+
+@kernel
 def count(values: NDArray[np.int64], times: NDArray[np.int64], counts: Counts) -> tuple[int, int]:
     """Add each of ``values`` (ns) to ``counts``, so many ``times``; give the largest, and how many are below 0.
 
-    Those below 0 are not added, and those above `HIGHEST` count as that. The bucket is that of
-    `histogram.bucket_of`, taken from the bits of the value as a float64: its exponent and the first bits of its
-    mantissa.
+    Those below 0 are not added, and those above `HIGHEST` count as that.
     """
     maximum = negative = 0
     for n in range(len(values)):
@@ -25,10 +34,7 @@ def count(values: NDArray[np.int64], times: NDArray[np.int64], counts: Counts) -
             continue
         clamped = min(value, HIGHEST)
         maximum = max(maximum, clamped)
-        if clamped < EXACT:
-            counts[clamped] += times[n]
-        else:
-            counts[(np.float64(clamped).view(np.int64) >> MANTISSA_BITS) - EXPONENT] += times[n]
+        counts[bucket(clamped)] += times[n]
     return maximum, negative
 
 

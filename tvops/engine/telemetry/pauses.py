@@ -6,6 +6,7 @@ import asyncio
 import gc
 import time
 from collections import deque
+from typing import NamedTuple
 
 from tvops.engine.telemetry.recorder import Recorder
 
@@ -16,18 +17,29 @@ A stall shows with its length less the time until the next look was due: one of 
 one by all but this. Each look wakes an idle process, for some 30 µs.
 """
 
+NOTED_NS = 5_000_000
+"""A lag of so much is kept by itself."""
+
+SETTLED_NS = 20_000_000
+"""How old a lag has to be to be given: by then a pause of the process that explains it is known too."""
+
 _INTERVAL_NS = INTERVAL_MS * 1_000_000
+_KEPT = 1000  # lags until they are taken
+
+
+class Pause(NamedTuple):
+    """A time during which something stood still: when it ended (monotonic ns), and how long it was (ns)."""
+
+    end: int
+    length: int
 
 
 class LoopLag:
-    """Measures how late a timer of the running loop is called. Its resolution is that of the loop's clock, 1 ms.
-
-    `worst` is the longest lag in ns since it was last taken with `take`.
-    """
+    """Measures how late a timer of the running loop is called, to within the 1 ms of the loop's clock."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._record = recorder.record
-        self._worst = 0
+        self._lags: deque[Pause] = deque(maxlen=_KEPT)
         self._due = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -42,10 +54,12 @@ class LoopLag:
             self._timer.cancel()
             self._timer = None
 
-    def take(self) -> int:
-        """Give the longest lag in ns since the last call."""
-        worst, self._worst = self._worst, 0
-        return worst
+    def take(self, now: int) -> list[Pause]:
+        """Give the lags from `NOTED_NS` on that were not given yet and are `SETTLED_NS` old at ``now`` (ns)."""
+        settled = []
+        while self._lags and self._lags[0].end <= now - SETTLED_NS:
+            settled.append(self._lags.popleft())
+        return settled
 
     def _arm(self, now: int) -> None:
         self._due = now + _INTERVAL_NS
@@ -55,8 +69,8 @@ class LoopLag:
         now = time.monotonic_ns()
         lag = max(0, now - self._due)  # the loop's clock may be early
         self._record(lag)
-        if lag > self._worst:
-            self._worst = lag
+        if lag >= NOTED_NS:
+            self._lags.append(Pause(now, lag))
         self._arm(now)
 
 

@@ -59,6 +59,11 @@ class Recorder:
         """Record many latencies at once."""
         self._count(nanoseconds, np.ones(len(nanoseconds), np.int64))
 
+    def add(self, counts: Counts, maximum: int) -> None:
+        """Add latencies that were counted elsewhere, the longest of which is ``maximum`` ns."""
+        self._counts += counts
+        self._maximum = max(self._maximum, maximum)
+
     def counts(self) -> Counts:
         """Give the counts of every latency so far: what this recorder goes on with, so do not modify it."""
         self._flush()

@@ -16,16 +16,18 @@ import psutil
 import tvops
 from tvops.engine.bus.roles import Bus
 from tvops.engine.services import Health, Service, end_tasks
-from tvops.engine.telemetry import kernels
+from tvops.engine.telemetry import kernels, process_pauses
 from tvops.engine.telemetry.accepting import prefers
 from tvops.engine.telemetry.document import Session, Telemetry
 from tvops.engine.telemetry.evaluation import Evaluator
 from tvops.engine.telemetry.events import EventLog, Watch
 from tvops.engine.telemetry.knob_events import KnobEvents
 from tvops.engine.telemetry.pauses import CollectionPauses, LoopLag
+from tvops.engine.telemetry.process_pauses import ProcessPauses
 from tvops.engine.telemetry.round_trips import RoundTrips
 from tvops.engine.telemetry.stack_watch import StackWatch
 from tvops.engine.telemetry.stages import Stages
+from tvops.engine.telemetry.stalls import Stalls
 from tvops.engine.telemetry.targets import load_targets
 from tvops.engine.telemetry.uptime import Past, Uptime
 from tvops.settings import Settings
@@ -73,11 +75,12 @@ class TelemetryService:
         watching = process == "engine" or "engine" not in settings.services
         self._stack = StackWatch(process, settings, bus) if bus is not None and watching else None
         self._round_trips = RoundTrips(bus, self.stages) if bus is not None else None
+        self._pauses = ProcessPauses(self.stages.add("process_pause"))
         self._lag = LoopLag(self.stages.add("loop_lag"))
         self._collections = CollectionPauses(self.stages.add("gc_pause"))
         self._uptime = Uptime(self._past)
         self._knob_events = KnobEvents(self.events)
-        self._watch = Watch(self.events)
+        self._watch, self._stalls = Watch(self.events), Stalls(self.events, process)
         targets = load_targets(Path(settings.targets) if settings.targets else None)
         measured = [target for target in targets if target.measured_by(process, watching)]
         self._evaluator = Evaluator(measured, self.stages)
@@ -95,6 +98,7 @@ class TelemetryService:
     def compile(self) -> None:
         """Have the kernels of the recorders ready."""
         kernels.compile_kernels()
+        process_pauses.compile_kernels()
 
     async def start(self) -> None:
         """Begin to sample, as soon as the loop is free: what comes right after the start belongs to it."""
@@ -105,6 +109,7 @@ class TelemetryService:
 
     async def stop(self) -> None:
         """End that."""
+        self._pauses.stop()
         self._lag.stop()
         self._collections.stop()
         await end_tasks(self._tasks)
@@ -179,6 +184,7 @@ class TelemetryService:
 
     async def _run(self) -> None:
         """Take a sample a second. Whatever fails in one is told, and the next is tried."""
+        self._pauses.start()
         self._lag.start()
         self._collections.start()
         due = time.monotonic()
@@ -208,7 +214,7 @@ class TelemetryService:
         self._watch.metrics(self._evaluator.update(now, time.time_ns(), known))
         self._watch.services(health)
         self._watch.figures(known)
-        self._watch.stall(now, self._lag.take(), self._process)
+        self._stalls.tell(now, self._pauses.take(), self._lag.take(time.monotonic_ns()))
         if self._stack is not None:
             self._watch.processes(self._stack.processes)
             self._watch.servers(self._stack.servers)
