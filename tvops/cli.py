@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import math
 import os
 import sys
 from typing import Any, TextIO
@@ -57,12 +58,36 @@ def build_app(arguments: list[str]) -> typer.Typer:
     return app
 
 
+def build_command(arguments: list[str]) -> Any:
+    """Give the click command of `build_app`, whose numbers have to be finite."""
+    from typer.main import get_command
+
+    command = get_command(build_app(arguments))
+    _want_finite_numbers(command)
+    return command
+
+
+def _want_finite_numbers(command: Any) -> None:
+    for each in getattr(command, "commands", {}).values():
+        _want_finite_numbers(each)
+    for parameter in command.params:
+        if parameter.type.name.startswith("float") and parameter.callback is None:
+            parameter.callback = _finite
+
+
+def _finite(context: object, parameter: Any, value: float | None) -> float | None:
+    """Refuse what ranges let through: nan is neither below nor above anything."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no number to work with", context, parameter)  # type: ignore[arg-type]
+    return value
+
+
 def run(arguments: list[str]) -> int:
     """Run one command line and give its exit code; a failure that a user can cause is one line on stderr."""
     if strange := [text for text in arguments if not is_text(text)]:
         return _tell(f"{strange[0]!r}: is not UTF-8 text", 2)
     try:
-        result: Any = build_app(arguments)(args=arguments, prog_name="tvops", standalone_mode=False)
+        result: Any = build_command(arguments)(args=arguments, prog_name="tvops", standalone_mode=False)
     except TvopsError as error:
         return _tell(str(error), error.exit_code)
     except CLICK_ERROR as error:
