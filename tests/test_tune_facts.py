@@ -168,3 +168,11 @@ def test_the_fingerprint_tells_hosts_apart_and_holds_no_secret(tmp_path: Path) -
     assert second.digest != first.digest
     write(tmp_path, "/etc/machine-id", "0\n")
     assert fingerprint(host).digest != second.digest
+
+
+def test_another_version_of_tvops_runs_on_the_same_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = make_machine(tmp_path)
+    before = fingerprint(host)
+    monkeypatch.setattr("tvops.__version__", "9.9.9")
+    after = fingerprint(host)
+    assert (after.versions["tvops"], after.digest) == ("9.9.9", before.digest)
