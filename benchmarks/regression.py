@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from tvops.bench.charts import WIDE, Curve, load_chart
 from tvops.bench.figures import UNITS, figure_of, lower_is_better, text_of
 from tvops.bench.result import Result
 from tvops.errors import TvopsError, UsageError
+from tvops.whole_files import write_whole
 
 SCENARIOS = ("steady", "mix")
 FIGURES = ("p50", "p99", "service_p50", "error_rate", "rate")
@@ -97,9 +97,7 @@ def read_history(path: Path) -> list[Entry]:
 
 def append(path: Path, entries: Sequence[Entry], known: Sequence[Entry]) -> None:
     """Write the history with new entries, whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(b"".join(msgspec.json.encode(entry) + b"\n" for entry in (*known, *entries)))
-    Path(file.name).replace(path)
+    write_whole(path, b"".join(msgspec.json.encode(entry) + b"\n" for entry in (*known, *entries)))
 
 
 def changes(known: Sequence[Entry], entry: Entry, last: int) -> list[Change]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -20,15 +22,9 @@ def test_what_is_no_address_is_told_in_one_line(url: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("answer", "told"),
-    [
-        (b"\x00\xff\r\n!>garbage\r\n", "does not speak HTTP"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nshort", "answers no JSON"),
-        (b"HTTP/1.1 abc\r\n\r\n", "does not speak HTTP"),
-    ],
-)
-def test_a_port_that_answers_garbage_is_told_in_one_line(answer: bytes, told: str) -> None:
+@contextlib.contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """Give the address of a port that answers one request."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -39,8 +35,33 @@ def test_a_port_that_answers_garbage_is_told_in_one_line(answer: bytes, told: st
 
         thread = threading.Thread(target=serve)
         thread.start()
-        url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(ServerError) as caught:
-            fetch_json(url, "/stats", timeout=5)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"\x00\xff\r\n!>garbage\r\n", "does not speak HTTP"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nshort", "answers no JSON"),
+        (b"HTTP/1.1 abc\r\n\r\n", "does not speak HTTP"),
+    ],
+)
+def test_a_port_that_answers_garbage_is_told_in_one_line(answer: bytes, told: str) -> None:
+    with answering(answer) as url, pytest.raises(ServerError) as caught:
+        fetch_json(url, "/stats", timeout=5)
     assert str(caught.value).startswith(f"{url}/stats: {told}")
+
+
+def test_a_key_goes_to_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        elsewhere = f"http://127.0.0.1:{other.getsockname()[1]}"
+        monkeypatch.setenv("http_proxy", elsewhere)
+        redirection = f"HTTP/1.1 302 Found\r\nlocation: {elsewhere}/x\x07\r\ncontent-length: 0\r\n\r\n"
+        with answering(redirection.encode()) as url, pytest.raises(ServerError) as caught:
+            fetch_json(url, "/stats", "secret", timeout=5)
+        other.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+    told = f"redirects to '{elsewhere}/x?'; give that address if it is the right one"
+    assert str(caught.value) == f"{url}/stats: {told}"

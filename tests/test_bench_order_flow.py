@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvops.bench.doors.order_flow import AMEND, CANCEL, MOST_RESTING, NEW, USUAL, Mix, OrderFlow
+from tvops.bench.doors.order_flow import AMEND, CANCEL, NEW, RESTING, USUAL, Mix, OrderFlow
+from tvops.bench.doors.rest_orders import OrderOptions
+from tvops.bench.scenario import load_scenario, phases_of
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 100), st.sampled_from([USUAL, Mix(new=1), Mix(new=9, cancel=1), Mix(amend=1, new=1)]))
-def test_a_long_run_leaves_room_for_orders(seed: int, mix: Mix) -> None:
-    flow, resting = OrderFlow(mix, seed, 10_000), set[str]()
+@given(
+    st.integers(0, 100),
+    st.sampled_from([USUAL, Mix(new=1), Mix(new=9, cancel=1), Mix(amend=1, new=1)]),
+    st.sampled_from([1, RESTING, 5_000]),
+)
+def test_no_more_orders_rest_than_may(seed: int, mix: Mix, most: int) -> None:
+    flow, resting = OrderFlow(mix, seed, 10_000, most), set[str]()
     for number in range(10_000):
         kind, order = flow.choose(number), flow.about(number)
         assert (order in resting) == (kind in (AMEND, CANCEL)), "what is about an order finds it resting"
@@ -22,7 +29,7 @@ def test_a_long_run_leaves_room_for_orders(seed: int, mix: Mix) -> None:
         elif kind == CANCEL:
             resting.remove(order)
         flow.settled(number, kind, 201 if kind == NEW else 200)
-        assert len(resting) <= MOST_RESTING
+        assert len(resting) <= most
     assert set(flow.leftovers()) == resting
 
 
@@ -35,3 +42,16 @@ def test_the_shares_are_those_of_the_mix_while_there_is_room() -> None:
         flow.settled(number, kind, 201)
     assert 0.55 < kinds[NEW] / 1_500 < 0.65
     assert 0.20 < kinds[CANCEL] / 1_500 < 0.30
+
+
+def test_the_scenario_volume_has_all_of_its_orders_rest() -> None:
+    scenario = load_scenario("volume")
+    (load,) = scenario.loads
+    options = msgspec.convert(load.options, OrderOptions)
+    count = sum(round(phase.requests) for phase in phases_of(load, 0, scenario.seconds))
+    assert f"{count:,}" in scenario.text
+    flow = OrderFlow(options.mix, scenario.seed, count, options.resting)
+    for number in range(count):
+        kind = flow.choose(number)
+        flow.settled(number, kind, 201)
+    assert len(flow.leftovers()) == count

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import msgspec
@@ -9,9 +11,10 @@ import pytest
 
 from tvops.bench import result as results
 from tvops.bench.doors import DOORS
-from tvops.bench.result import Result, load_result, save_result, saved_path
+from tvops.bench.result import Result, load_result, place_to_save, save_result, saved_path
 from tvops.bench.scenario import load_scenario, phases_of, shipped
 from tvops.errors import UsageError
+from tvops.whole_files import check_place, write_whole
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,6 +50,13 @@ def test_every_door_and_its_options_are_documented(name: str) -> None:
         (
             "loads:\n  - door: redis\n    rate: 1\n    options:\n      mix: {pong: 1}",
             "5: loads[0].options.mix.pong: there is no such key",
+        ),
+        *(
+            (
+                f"loads:\n  - door: {door}\n    rate: 1\n    options:\n      mix: {{{kind}: 0}}",
+                "5: loads[0].options.mix: at least one share has to be above 0",
+            )
+            for door, kind in (("redis", "ping"), ("rest_orders", "new"), ("websocket_orders", "cancel"))
         ),
         (
             "loads:\n  - {door: redis, rate: 1}\ntargets:\n  sessions: {lost: 0}",
@@ -112,6 +122,41 @@ def test_what_is_no_result_is_told(tmp_path: Path, content: bytes, message: str)
     file.write_bytes(content)
     with pytest.raises(UsageError, match=message):
         load_result(str(file))
+
+
+def test_a_result_that_finds_no_room_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "x.json"
+    file.write_text("before")
+    with monkeypatch.context() as patched:
+        patched.setattr("tvops.whole_files.Path.replace", full)
+        with pytest.raises(UsageError, match=r"x\.json: cannot be written: No space left on device"):
+            save_result(a_result(), str(file))
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("x.json", "before")]
+
+
+def full(*about: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_device_is_written_to_and_not_replaced() -> None:
+    with pytest.raises(UsageError, match="/dev/full: cannot be written: No space left on device"):
+        write_whole(Path("/dev/full"), b"x")
+    assert Path("/dev/full").is_char_device()
+
+
+def test_where_nothing_can_be_written_is_told_before_a_run(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert place_to_save(str(tmp_path / "new" / "deep" / "x.json")).parent.is_dir()
+    with pytest.raises(UsageError, match="cannot be written: File exists"):
+        place_to_save(str(tmp_path / "file" / "x.json"))
+    with pytest.raises(UsageError, match="file is no folder"):
+        check_place(tmp_path / "file" / "x.html")
+    with pytest.raises(UsageError, match="there is no folder"):
+        check_place(tmp_path / "other" / "x.html")
+    with pytest.raises(UsageError, match="it is a folder"):
+        check_place(tmp_path)
+    with pytest.raises(UsageError, match=r"/proc/tvops/x\.json: cannot be written: "):
+        write_whole(Path("/proc/tvops/x.json"), b"x")
 
 
 def test_huge_and_missing_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

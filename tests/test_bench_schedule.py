@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tvops.bench.checks import allowed_lateness_ms, check, drift_percent, memory_slope, void_reason
+from tvops.bench.children import split
+from tvops.bench.plan import Load, Plan
 from tvops.bench.result import MemorySample, Operation
 from tvops.bench.samples import LOST, NOT_CONNECTED, Samples, Window, added, counts_of, merged, packed
 from tvops.bench.schedule import MAX_REQUESTS, Phase, arrivals
@@ -63,6 +65,19 @@ def test_poisson_arrivals_have_the_rate_and_the_spread_of_a_poisson_process() ->
     assert gaps.std() == pytest.approx(0.001, rel=0.02)
     assert np.array_equal(times, arrivals([Phase(100, 1000)], seed=7))
     assert not np.array_equal(times[:100], arrivals([Phase(100, 1000)], seed=8)[:100])
+
+
+@given(phases, st.integers(2, 7))
+def test_even_arrivals_of_several_processes_are_even_together(given_phases: list[Phase], count: int) -> None:
+    load = Load(door="redis", rate=1.0)
+    plan = Plan(
+        load=load, url="", phases=tuple(given_phases), warm_up=0, seconds=1, seed=1, core=None, clean_up=False
+    )
+    parts = [arrivals(part.phases, None, part.share) for part in split(plan, count)]
+    together, alone = np.sort(np.concatenate(parts)), arrivals(given_phases)
+    assert len(together) == len(alone)
+    # to within what rounding does where a ramp begins or ends at a rate of almost nothing
+    assert np.abs(together - alone).max(initial=0) < 1_000_000
 
 
 def test_a_ramp_reaches_its_rate() -> None:

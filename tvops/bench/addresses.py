@@ -53,25 +53,48 @@ def address_of(url: str) -> Address:
     return Address(scheme, parts.hostname, port or (443 if scheme == "https" else 80))
 
 
-def fetch(url: str, path: str, api_key: str = "", timeout: float = 5.0, accept: str = "application/json") -> bytes:
-    """Give what ``url`` answers to a GET, at most 16 MB.
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection: the API key is for the host that the user named."""
+
+    def redirect_request(self, *about: object) -> None:
+        """Give no further request, so that the answer is an error like others."""
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler({}))
+"""Asks the host itself, as the load does: no proxy sees the API key, and none is in what is measured."""
+
+
+def fetch(url: str, path: str, api_key: str = "", timeout: float = 5.0, body: bytes | None = None) -> bytes:
+    """Give what ``url`` answers to a GET, or to a PUT of ``body`` (JSON), at most 16 MB.
 
     Raises:
-        ServerError: it does not answer, or with an error; one line that names the address.
+        ServerError: it does not answer, or with an error or a redirection; one line that names the address.
     """
-    headers = {"Accept": accept} | ({"X-API-Key": api_key} if api_key else {})
-    request = urllib.request.Request(f"{url.rstrip('/')}{path}", headers=headers)  # noqa: S310  (checked above)
+    headers = {"Accept": "application/json", "Content-Type": "application/json"}
+    if api_key:
+        headers["X-API-Key"] = api_key
+    method = "GET" if body is None else "PUT"
+    request = urllib.request.Request(  # noqa: S310  (the scheme was checked above)
+        f"{url.rstrip('/')}{path}", body, headers, method=method
+    )
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
+        with _OPENER.open(request, timeout=timeout) as answer:
             return bytes(answer.read(MAX_BYTES))
     except urllib.error.HTTPError as error:
-        hint = "; set TVOPS_API_KEY to an API key" if error.code == 401 else ""
-        raise ServerError(f"{url}{path}: answers {error.code}{hint}") from None
+        with error:
+            raise ServerError(f"{url}{path}: {_refusal(error)}") from None
     except http.client.HTTPException:
         raise ServerError(f"{url}{path}: does not speak HTTP; is that a stack?") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise ServerError(f"{url}{path}: does not answer ({reason}); is the stack up?") from None
+
+
+def _refusal(error: urllib.error.HTTPError) -> str:
+    if 300 <= error.code < 400:
+        where = "".join(letter if letter.isprintable() else "?" for letter in error.headers.get("Location", ""))
+        return f"redirects to {where[:120]!r}; give that address if it is the right one"
+    return f"answers {error.code}" + ("; set TVOPS_API_KEY to an API key" if error.code == 401 else "")
 
 
 def fetch_json(url: str, path: str, api_key: str = "", timeout: float = 5.0) -> Any:

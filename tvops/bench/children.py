@@ -105,7 +105,10 @@ class Child:
 
 
 def split(plan: Plan, count: int) -> Sequence[Plan]:
-    """Divide a plan among ``count`` processes: each has its share of the rate, and of the sessions."""
+    """Divide a plan among ``count`` processes: each has its share of the rate, and of the sessions.
+
+    Even arrivals take turns, so that all processes together are even.
+    """
     if count == 1:
         return [plan]
     plans = []
@@ -121,5 +124,5 @@ def split(plan: Plan, count: int) -> Sequence[Plan]:
             for phase in plan.phases
         )
         load = msgspec.structs.replace(plan.load, options=options)
-        plans.append(msgspec.structs.replace(plan, load=load, phases=phases, seed=plan.seed + n))
+        plans.append(msgspec.structs.replace(plan, load=load, phases=phases, seed=plan.seed + n, share=n / count))
     return plans

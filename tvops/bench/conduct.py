@@ -16,6 +16,7 @@ import uvloop
 from tvops.bench.checks import check, default_targets, void_reason
 from tvops.bench.children import CLOSE_SECONDS, Child, divided_cores, split
 from tvops.bench.doors import DOORS
+from tvops.bench.open_orders import open_orders_of, rejections_told
 from tvops.bench.plan import Finished, Plan
 from tvops.bench.result import Generator, Operation, Result
 from tvops.bench.samples import merged
@@ -99,7 +100,7 @@ async def _addresses(order: Order, cores: frozenset[int] | None) -> AsyncIterato
         raise UsageError(f"{missing[0]}: give --{missing[0]}, too; without any address bench starts its own stack")
     stack = order.scenario.stack
     order.told(f"starting a stack of its own (feed {stack.feed})")
-    async with OwnStackProcess(stack.feed, stack.settings, cores) as own:
+    async with OwnStackProcess(stack.feed, stack.settings, cores, open_orders_of(order.scenario)) as own:
         yield {"gateway": own.gateway, "market": own.market, "redis": order.redis}, True
 
 
@@ -164,7 +165,7 @@ class _Run:
             memory=memory,
             before=before,
             after=await self.watch.figures(),
-            notes=self._notes(),
+            notes=(*self._notes(), *rejections_told(operations)),
         )
 
     def _partial(self, operations: Sequence[Operation]) -> str:

@@ -45,7 +45,8 @@ class Run:
         options = msgspec.convert(plan.load.options, door.options_type)
         if door.paced:
             seed = plan.seed if plan.load.arrivals == "poisson" else None
-            self.offsets = arrivals(plan.phases, seed) if plan.phases else np.zeros(MAX_REQUESTS, np.int64)
+            closed = not plan.phases
+            self.offsets = np.zeros(MAX_REQUESTS, np.int64) if closed else arrivals(plan.phases, seed, plan.share)
             self.samples = Samples(np.zeros(len(self.offsets), np.int64))
             self.door: Door = door(plan, options, self.samples)  # type: ignore[call-arg]
         else:

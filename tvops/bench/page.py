@@ -5,8 +5,6 @@ Everything that comes out of a result is escaped here: results are files, and fi
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -17,8 +15,8 @@ from typing import Final
 import msgspec
 
 from tvops.bench.charts import COLOURS, Curve
-from tvops.errors import UsageError
 from tvops.tuning.fingerprint import Fingerprint
+from tvops.whole_files import SHARED, write_whole
 
 _NO_NETWORK: Final = "default-src 'none'; style-src 'unsafe-inline'"
 _TONES: Final = {
@@ -50,20 +48,7 @@ def document(title: str, verdict: str, meta: str, parts: Iterable[str], version:
 
 def write_page(path: Path, page: str) -> None:
     """Write a page, whole or not at all; raise UsageError where that is not possible."""
-    written = None
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            written = Path(file.name)
-            file.write(page)
-        # A report is for others to read, as far as the umask allows.
-        umask = os.umask(0)
-        os.umask(umask)
-        written.chmod(0o666 & ~umask)
-        written.replace(path)
-    except OSError as error:
-        if written is not None:
-            written.unlink(missing_ok=True)
-        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
+    write_whole(path, page.encode(), SHARED)
 
 
 def pill(verdict: str) -> str:

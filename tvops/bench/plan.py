@@ -34,6 +34,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     warm_up: float
     seconds: float  # measured
     seed: int
+    share: float = 0.0  # of an interval, after which even arrivals begin
     core: int | None  # to stand on
     clean_up: bool  # leave nothing behind; not needed in a stack that ends anyway
     most: int = 0  # requests of a closed loop, warm-up apart; 0: as many as the time allows

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,6 +21,7 @@ from tvops.engine.telemetry.histogram import Histogram
 from tvops.errors import UsageError
 from tvops.settings import Settings
 from tvops.tuning.fingerprint import Fingerprint
+from tvops.whole_files import check_place, write_whole
 
 SCHEMA: Final = 1
 MAX_FILE_BYTES: Final = 1 << 26
@@ -169,16 +169,21 @@ def saved_path(name_or_path: str) -> Path:
     return results_folder() / f"{name_or_path}.json"
 
 
-def save_result(result: Result, name_or_path: str) -> Path:
-    """Write a result as JSON, whole or not at all; give the file. Raise UsageError where it cannot be written."""
+def place_to_save(name_or_path: str) -> Path:
+    """Give the file that a result can be saved in, and make its folder; raise UsageError where it cannot."""
     path = saved_path(name_or_path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            file.write(msgspec.json.encode(result))
-        Path(file.name).replace(path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
+    check_place(path)
+    return path
+
+
+def save_result(result: Result, name_or_path: str) -> Path:
+    """Write a result as JSON, whole or not at all; give the file. Raise UsageError where it cannot be written."""
+    path = place_to_save(name_or_path)
+    write_whole(path, msgspec.json.encode(result))
     return path
 
 

@@ -30,7 +30,7 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.seconds * (self.rate + (self.rate if self.to is None else self.to)) / 2
 
 
-def arrivals(phases: Sequence[Phase], seed: int | None = None) -> NDArray[np.int64]:
+def arrivals(phases: Sequence[Phase], seed: int | None = None, share: float = 0.0) -> NDArray[np.int64]:
     """Give the times at which requests are meant to be sent, in ns from the beginning, ascending.
 
     Arrivals of an even rate are put through the inverse of the rate's integral, so that ramps are exact.
@@ -38,6 +38,8 @@ def arrivals(phases: Sequence[Phase], seed: int | None = None) -> NDArray[np.int
     Args:
         phases: one behind the other.
         seed: of a Poisson process; None: evenly spaced by the rate.
+        share: of the first interval that passes before the first of evenly spaced ones (0 to below 1), so that
+            several processes take turns.
 
     Raises:
         UsageError: more than `MAX_REQUESTS`.
@@ -45,8 +47,11 @@ def arrivals(phases: Sequence[Phase], seed: int | None = None) -> NDArray[np.int
     total = sum(phase.requests for phase in phases)
     if total > MAX_REQUESTS:
         raise UsageError(f"{total:,.0f} requests are more than a run can hold ({MAX_REQUESTS:,}); shorten it")
-    units = np.arange(int(np.ceil(total - 1e-9)), dtype=np.float64) if seed is None else _poisson(total, seed)
-    return _inverse(phases, units)
+    return _inverse(phases, _even(total, share) if seed is None else _poisson(total, seed))
+
+
+def _even(total: float, share: float) -> NDArray[np.float64]:
+    return share + np.arange(max(0, int(np.ceil(total - share - 1e-9))), dtype=np.float64)
 
 
 def _poisson(total: float, seed: int) -> NDArray[np.float64]:

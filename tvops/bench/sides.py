@@ -11,6 +11,7 @@ import msgspec
 from tvops.bench.ab import Measure, SideName
 from tvops.bench.children import divided_cores
 from tvops.bench.conduct import Order, conduct
+from tvops.bench.open_orders import open_orders_of
 from tvops.bench.result import Result
 from tvops.bench.scenario import Scenario
 from tvops.bench.spawned import OwnStackProcess
@@ -56,11 +57,12 @@ def own_stacks(
 ) -> Iterator[Measure]:
     """Run one stack for each side, both all the time, and measure the one that is asked for."""
     _, cores = divided_cores(sum(load.processes for load in scenario.loads))
+    room = open_orders_of(scenario)
     with contextlib.ExitStack() as stacks:
         found: dict[SideName, Addresses] = {}
         for side, own in settings.items():
             told(f"starting {side.upper()}")
-            stack = OwnStackProcess(scenario.stack.feed, {**scenario.stack.settings, **own}, cores)
+            stack = OwnStackProcess(scenario.stack.feed, {**scenario.stack.settings, **own}, cores, room)
             stacks.enter_context(running(stack))
             found[side] = Addresses(stack.gateway, stack.market)
         yield measuring(scenario, found)

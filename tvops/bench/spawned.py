@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tvops.bench.addresses import fetch
+from tvops.bench.open_orders import allow_open_orders
 from tvops.errors import ServerError, TvopsError
 
 READY_SECONDS = 120.0
@@ -33,10 +34,25 @@ def free_port() -> int:
 class OwnStackProcess:
     """A running `tvops serve`, ended on the way out; use it as an async context."""
 
-    def __init__(self, feed: str, settings: Mapping[str, object], cores: frozenset[int] | None = None) -> None:
+    def __init__(
+        self,
+        feed: str,
+        settings: Mapping[str, object],
+        cores: frozenset[int] | None = None,
+        open_orders: int = 0,
+    ) -> None:
+        """Prepare one.
+
+        Args:
+            feed: of market data.
+            settings: of `tvops serve`.
+            cores: that it may use; None: all.
+            open_orders: that an account has to be able to have.
+        """
         self._feed = feed
         self._settings = settings
-        self._cores = cores  # that it may use; None: all
+        self._cores = cores
+        self._open_orders = open_orders
         self._gateway, self._market = free_port(), free_port()
 
     @property
@@ -68,6 +84,7 @@ class OwnStackProcess:
         )  # fmt: skip
         try:
             await self._ready()
+            await asyncio.to_thread(allow_open_orders, self.gateway, self._open_orders)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(self._end))
             raise

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import msgspec
 import numpy as np
 
+from tvops.bench.doors.shares import Share, check_shares
 from tvops.engine.instruments import DecimalError, Step
 from tvops.errors import UsageError
 
@@ -19,10 +20,10 @@ _PATTERN: Final = 1 << 13
 _PRICES: Final = 400
 """Ticks over which orders spread."""
 _LOTS: Final = 100
-MOST_RESTING: Final = 1_000
-"""Orders that rest at a time: a long run must not meet the account's limit of open orders."""
+RESTING: Final = 1_000
+"""Orders that rest at a time where nothing else is wanted: a long run must not meet the account's limit."""
 
-Share = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
+Resting = Annotated[int, msgspec.Meta(ge=1, le=250_000)]
 
 
 class Mix(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,6 +33,9 @@ class Mix(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     amend: Share = 0
     cancel: Share = 0
     ioc: Share = 0
+
+    def __post_init__(self) -> None:
+        check_shares(self)
 
 
 USUAL: Final = Mix(new=60, amend=10, cancel=25, ioc=5)
@@ -51,20 +55,19 @@ class OrderFlow:
     """Decides what each request is, and keeps track of the orders that rest.
 
     Orders rest at a thousandth of the price band, where nothing trades. An amend or a cancel without an order to
-    go for becomes a new order; a new one becomes a cancel where `MOST_RESTING` rest already. An order whose fate
-    is not known is cancelled afterwards, too.
+    go for becomes a new order; a new one becomes a cancel where ``resting`` rest already. An order whose fate is
+    not known is cancelled afterwards, too.
     """
 
-    def __init__(self, mix: Mix, seed: int, capacity: int) -> None:
+    def __init__(self, mix: Mix, seed: int, capacity: int, resting: int = RESTING) -> None:
         shares = np.array([mix.new, mix.amend, mix.cancel, mix.ioc], np.float64)
-        if not shares.sum():
-            raise UsageError("mix: at least one share has to be above 0")
         chance = np.random.default_rng(seed)
         self._pattern = chance.choice(4, size=_PATTERN, p=shares / shares.sum()).astype(np.uint8).tobytes()
         self._about = np.zeros(capacity, np.int64).data  # the order that a request is about, by its number
         self._fresh: deque[int] = deque()
         self._amended: deque[int] = deque()
         self._doubtful: set[int] = set()
+        self._most = resting
         self.run = f"bench-{secrets.token_hex(4)}"
         """What the client ids of this run begin with."""
 
@@ -85,7 +88,7 @@ class OrderFlow:
         resting = len(self._fresh) + len(self._amended)
         if (kind == AMEND and not self._fresh) or (kind == CANCEL and not resting):
             kind = NEW
-        if kind == NEW and resting >= MOST_RESTING:
+        if kind == NEW and resting >= self._most:
             kind = CANCEL
         if kind == AMEND:
             self._about[number] = self._fresh.popleft()

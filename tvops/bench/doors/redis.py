@@ -16,6 +16,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from tvops.bench.doors.base import RequestDoor
+from tvops.bench.doors.shares import Share, check_shares
 from tvops.bench.plan import Plan
 from tvops.bench.samples import LOST, Samples
 from tvops.errors import RefusedError, ServerError, UsageError
@@ -27,8 +28,6 @@ _SET_UP_SECONDS = 5.0
 _PATTERN = 1 << 13
 _LEDGER_KEYS = "ledger:{*"
 
-Share = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
-
 
 class Mix(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Shares of the commands; what is not named has none."""
@@ -36,6 +35,9 @@ class Mix(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ping: Share = 0
     xadd: Share = 0
     get: Share = 0
+
+    def __post_init__(self) -> None:
+        check_shares(self)
 
 
 USUAL = Mix(ping=40, xadd=30, get=30)
@@ -102,8 +104,6 @@ class Redis(RequestDoor):
     def __init__(self, plan: Plan, options: RedisOptions, samples: Samples) -> None:
         super().__init__(plan, options, samples)
         shares = np.array(msgspec.structs.astuple(options.mix), np.float64)
-        if not shares.sum():
-            raise UsageError("mix: at least one share has to be above 0")
         chance = np.random.default_rng(plan.seed)
         self.pattern = chance.choice(3, size=_PATTERN, p=shares / shares.sum()).astype(np.uint8).tobytes()
         self.prefix = f"tvops:bench:{secrets.token_hex(4)}"

@@ -11,7 +11,7 @@ import msgspec
 
 from tvops.bench.addresses import address_of, fetch_json
 from tvops.bench.doors.base import RequestDoor, come_true
-from tvops.bench.doors.order_flow import AMEND, CANCEL, IOC, NAMES, USUAL, Mix, OrderFlow, Symbol
+from tvops.bench.doors.order_flow import AMEND, CANCEL, IOC, NAMES, RESTING, USUAL, Mix, OrderFlow, Resting, Symbol
 from tvops.bench.plan import Plan
 from tvops.bench.samples import GARBAGE, LOST, Samples
 from tvops.errors import ServerError, UsageError
@@ -28,6 +28,7 @@ class OrderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     symbol: str = "ETH-USDT"
     mix: Mix = USUAL
+    resting: Resting = RESTING  # at a time, of each process; a new order beyond that becomes a cancel
     connections: Annotated[int, msgspec.Meta(ge=1, le=2000)] = 16
     depth: Annotated[int, msgspec.Meta(ge=1, le=128)] = 1  # requests under way on each connection
 
@@ -99,7 +100,7 @@ class RestOrders(RequestDoor):
 
     def __init__(self, plan: Plan, options: OrderOptions, samples: Samples) -> None:
         super().__init__(plan, options, samples)
-        self.flow = OrderFlow(options.mix, plan.seed, len(samples.intended))
+        self.flow = OrderFlow(options.mix, plan.seed, len(samples.intended), options.resting)
         self.address = address_of(plan.url)
         self.free: deque[Connection] = deque()  # each as often as it can take another request
         self.waiting: deque[tuple[int, bytes]] = deque()

@@ -11,7 +11,7 @@ import picows
 
 from tvops.bench.addresses import address_of
 from tvops.bench.doors.base import RequestDoor, come_true
-from tvops.bench.doors.order_flow import AMEND, CANCEL, IOC, NAMES, USUAL, Mix, OrderFlow
+from tvops.bench.doors.order_flow import AMEND, CANCEL, IOC, NAMES, RESTING, USUAL, Mix, OrderFlow, Resting
 from tvops.bench.doors.rest_orders import find_symbol
 from tvops.bench.plan import Plan
 from tvops.bench.samples import LOST, Samples
@@ -27,6 +27,7 @@ class SessionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     symbol: str = "ETH-USDT"
     mix: Mix = USUAL
+    resting: Resting = RESTING  # at a time, of each process; a new order beyond that becomes a cancel
     sessions: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 4
 
 
@@ -81,7 +82,7 @@ class WebsocketOrders(RequestDoor):
 
     def __init__(self, plan: Plan, options: SessionOptions, samples: Samples) -> None:
         super().__init__(plan, options, samples)
-        self.flow = OrderFlow(options.mix, plan.seed, len(samples.intended))
+        self.flow = OrderFlow(options.mix, plan.seed, len(samples.intended), options.resting)
         self.sessions: list[Session] = []
         self.turn = 0
         self.taken_back = 0

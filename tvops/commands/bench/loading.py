@@ -215,10 +215,13 @@ def _carry_out(order: Order, save: str, html: Path | None, as_json: bool) -> int
 
     from tvops.bench.conduct import conduct
     from tvops.bench.printing import render
-    from tvops.bench.result import save_result, saved_path
+    from tvops.bench.result import place_to_save, save_result
+    from tvops.whole_files import check_place
 
     if save:
-        saved_path(save)
+        place_to_save(save)
+    if html is not None:
+        check_place(html)
     with _Progress() as progress:
         result = conduct(msgspec.structs.replace(order, told=progress.tell))
     typer.echo(msgspec.json.encode(result) if as_json else render(result), nl=as_json)
