@@ -133,10 +133,10 @@ class _Run:
         self.watch.forget()
         before = await self.watch.figures()
         children = self._children(scenario)
-        started = time.time_ns()
         try:
             await _all(child.start() for child in children)
-            begin = time.monotonic_ns() + int(_LEAD_SECONDS * 1e9)
+            lead = int(_LEAD_SECONDS * 1e9)
+            begin, started = time.monotonic_ns() + lead, time.time_ns() + lead
             for child in children:
                 child.begin(begin)
             finished = await self._follow(scenario, children, begin)

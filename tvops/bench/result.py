@@ -116,7 +116,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
     version: str = tvops.__version__
     name: str  # of the scenario, or orders, ticks
-    started: int  # ns since 1970
+    started: int  # when the load began, warm-up included, ns since 1970
     seconds: float  # measured, without the warm-up
     warm_up: float
     seed: int

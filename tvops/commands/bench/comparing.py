@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from tvops.commands.bench.outputs import HGRM, HLOG, Outputs
+
 app = typer.Typer()
 
 FAILED = 3
@@ -68,14 +70,20 @@ def results(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -
 @app.command()
 def report(
     result: str = typer.Argument(help=A_AND_B),
-    html: Path = typer.Argument(help="File to write."),
+    html: Path | None = typer.Argument(None, help="HTML file to write, with percentile plots."),
+    hgrm: Path | None = HGRM,
+    hlog: Path | None = HLOG,
 ) -> int:
-    """Write a saved result as one HTML file, with percentile plots, that needs nothing from elsewhere."""
-    from tvops.bench.page import write_page
-    from tvops.bench.report import run_page
+    """Write a saved result in other forms: a page that needs nothing from elsewhere, files of HdrHistogram."""
     from tvops.bench.result import load_result
+    from tvops.errors import UsageError
 
-    write_page(html, run_page(load_result(result)))
+    outputs = Outputs(html=html, hgrm=hgrm, hlog=hlog)
+    if not any(outputs):
+        raise UsageError("report: name what to write: an HTML file, --hgrm DIR or --hlog FILE")
+    loaded = load_result(result)
+    outputs.check()
+    outputs.write(loaded)
     return 0
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from tvops.commands.bench.outputs import HGRM, HLOG, HTML, SAVE, Outputs
+
 if TYPE_CHECKING:
     from tvops.bench.conduct import Order
     from tvops.bench.scenario import Scenario
@@ -21,8 +23,6 @@ SECONDS = typer.Option(10.0, min=1, max=86_400, help="How long to measure.")
 WARM_UP = typer.Option(2.0, min=0, max=3600, help="Seconds before that, which do not count.")
 SEED = typer.Option(1, min=0, help="Seed of everything random.")
 POISSON = typer.Option(False, "--poisson", help="Random arrivals (Poisson) in place of even ones.")
-SAVE = typer.Option("", metavar="NAME", help="Keep the result under this name, or in this file.")
-HTML = typer.Option(None, metavar="FILE", help="Write a report that opens in any browser.")
 JSON = typer.Option(False, "--json", help="Print the result as JSON.")
 
 DONE, MISSED, VOID, INTERRUPTED = 0, 3, 4, 130
@@ -47,6 +47,8 @@ def orders(
     gateway: str = GATEWAY,
     save: str = SAVE,
     html: Path | None = HTML,
+    hgrm: Path | None = HGRM,
+    hlog: Path | None = HLOG,
     as_json: bool = JSON,
 ) -> int:
     """Send orders at a rate.
@@ -72,7 +74,11 @@ def orders(
     )  # fmt: skip
     limit = {"rate_limit": 1_000_000 if closed else max(5000.0, 4 * rate)}
     scenario = _scenario("orders", seconds, warm_up, seed, load, "synthetic:100", limit)
-    return _carry_out(Order(scenario=scenario, gateway=gateway, most=count if closed else 0), save, html, as_json)
+    return _carry_out(
+        Order(scenario=scenario, gateway=gateway, most=count if closed else 0),
+        Outputs(save, html, hgrm, hlog),
+        as_json,
+    )
 
 
 @app.command()
@@ -90,6 +96,8 @@ def ticks(
     market: str = MARKET,
     save: str = SAVE,
     html: Path | None = HTML,
+    hgrm: Path | None = HGRM,
+    hlog: Path | None = HLOG,
     as_json: bool = JSON,
 ) -> int:
     """Listen to market data in many sessions.
@@ -107,7 +115,7 @@ def ticks(
     )  # fmt: skip
     own = {"max_sessions": sessions + 10}
     scenario = _scenario("ticks", seconds, warm_up, seed, load, f"synthetic:{rate}", own)
-    return _carry_out(Order(scenario=scenario, market=market), save, html, as_json)
+    return _carry_out(Order(scenario=scenario, market=market), Outputs(save, html, hgrm, hlog), as_json)
 
 
 @app.command()
@@ -126,6 +134,8 @@ def redis(
     seed: int = SEED,
     save: str = SAVE,
     html: Path | None = HTML,
+    hgrm: Path | None = HGRM,
+    hlog: Path | None = HLOG,
     as_json: bool = JSON,
 ) -> int:
     """Send commands to a Valkey or Redis server; one that keeps a ledger is refused.
@@ -141,7 +151,7 @@ def redis(
         arrivals="poisson" if poisson else "constant",
     )  # fmt: skip
     scenario = _scenario("redis", seconds, warm_up, seed, load, "synthetic:100", {})
-    return _carry_out(Order(scenario=scenario, redis=_redis_url(server)), save, html, as_json)
+    return _carry_out(Order(scenario=scenario, redis=_redis_url(server)), Outputs(save, html, hgrm, hlog), as_json)
 
 
 @app.command()
@@ -157,6 +167,8 @@ def run(
     ),
     save: str = SAVE,
     html: Path | None = HTML,
+    hgrm: Path | None = HGRM,
+    hlog: Path | None = HLOG,
     as_json: bool = JSON,
 ) -> int:
     """Carry a scenario out, and hold what was found against its targets.
@@ -173,7 +185,7 @@ def run(
         load_scenario(scenario), **{name: value for name, value in changes.items() if value is not None}
     )
     order = Order(scenario=chosen, gateway=gateway, market=market, redis=_redis_url(server))
-    return _carry_out(order, save, html, as_json)
+    return _carry_out(order, Outputs(save, html, hgrm, hlog), as_json)
 
 
 @app.command("list")
@@ -210,28 +222,19 @@ def _scenario(
     return read_scenario(Located(Path(f"tvops bench {name}"), value, {}))
 
 
-def _carry_out(order: Order, save: str, html: Path | None, as_json: bool) -> int:
+def _carry_out(order: Order, outputs: Outputs, as_json: bool) -> int:
     import msgspec
 
     from tvops.bench.conduct import conduct
     from tvops.bench.printing import render
-    from tvops.bench.result import place_to_save, save_result
-    from tvops.whole_files import check_place
 
-    if save:
-        place_to_save(save)
-    if html is not None:
-        check_place(html)
+    outputs.check()
     with _Progress() as progress:
         result = conduct(msgspec.structs.replace(order, told=progress.tell))
-    typer.echo(msgspec.json.encode(result) if as_json else render(result), nl=as_json)
-    if save:
-        typer.echo(f"saved: {save_result(result, save)}", err=True)
-    if html is not None:
-        from tvops.bench.page import write_page
-        from tvops.bench.report import run_page
-
-        write_page(html, run_page(result))
+    try:
+        outputs.write(result)
+    finally:  # neither a full disk nor a closed pipe takes the other one's result
+        typer.echo(msgspec.json.encode(result) if as_json else render(result), nl=as_json)
     return {"void": VOID, "partial": INTERRUPTED, "missed": MISSED}.get(result.verdict, DONE)
 
 

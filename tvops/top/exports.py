@@ -1,0 +1,131 @@
+"""Latencies of running stacks, or of a recording, as files of HdrHistogram: what came between two documents."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from tvops.engine.telemetry.document import Telemetry
+from tvops.engine.telemetry.export import Interval, render_hlog
+from tvops.engine.telemetry.histogram import Counts, empty
+from tvops.errors import UsageError
+from tvops.latency_files import place_for_hgrm, write_hgrm
+from tvops.telemetry_client import Reading, TelemetryClient
+from tvops.top.addresses import Stack
+from tvops.whole_files import check_place
+
+_ENOUGH: Final = 0.9
+"""Share of an interval after which the next document ends it: they do not come to the millisecond."""
+
+
+def live_readings(stacks: tuple[Stack, ...], api_key: str, count: int, seconds: float) -> Iterator[Reading]:
+    """Poll every port at the begin, and after each of ``count`` times ``seconds``."""
+    with asyncio.Runner() as runner:
+        client = TelemetryClient([url for stack in stacks for url in stack.urls], api_key)
+        begun = time.monotonic()
+        try:
+            for number in range(count + 1):
+                runner.run(asyncio.sleep(max(0.0, begun + number * seconds - time.monotonic())))
+                yield from runner.run(client.poll())
+        finally:
+            runner.run(client.close())
+
+
+class Intervals:
+    """Makes intervals of readings: what every stage recorded since the document before."""
+
+    def __init__(self, stacks: tuple[Stack, ...], seconds: float) -> None:
+        """Begin.
+
+        Args:
+            stacks: that are read; a tag has the name of its stack in it where there are several.
+            seconds: that an interval is long, or longer where documents are rarer.
+        """
+        self._names = {url: f"{stack.name}." if len(stacks) > 1 else "" for stack in stacks for url in stack.urls}
+        self._length = int(seconds * _ENOUGH * 1e9)
+        self._before: dict[str, Telemetry] = {}
+        self.begin = 0
+        """When the first document was made, ns since 1970."""
+
+    def take(self, reading: Reading) -> Iterator[Interval]:
+        """Give the intervals that end with a reading; nothing where it holds no telemetry."""
+        document = reading.telemetry
+        if document is None or reading.url not in self._names:
+            return
+        before = self._before.get(reading.url)
+        if before is None:
+            self.begin = min(self.begin or document.time, document.time)
+            self._before[reading.url] = document
+            return
+        same = (before.pid, before.started) == (document.pid, document.started)
+        start = max(before.time if same else document.started, self.begin)
+        if document.time - start < (self._length if same else 1):
+            return
+        self._before[reading.url] = document
+        for name, stage in document.stages.items():
+            earlier = before.stages.get(name) if same else None
+            counts = stage.histogram.unpack() - (earlier.histogram.unpack() if earlier else empty())
+            # processes count on while a document is put together, so that one may lack what the one before had
+            tag = f"{self._names[reading.url]}{document.process}.{name}"
+            yield Interval(start, document.time - start, np.maximum(counts, 0), tag)
+
+
+def check_exports(hgrm: Path | None, hlog: Path | None) -> None:
+    """Refuse what cannot be written, and a log that exists; raise UsageError."""
+    if hgrm is not None:
+        place_for_hgrm(hgrm)
+    if hlog is not None:
+        check_place(hlog)
+        if hlog.is_file():
+            raise UsageError(f"{hlog}: exists already; name another file")
+
+
+def export(
+    readings: Iterable[Reading], stacks: tuple[Stack, ...], seconds: float, hgrm: Path | None, hlog: Path | None
+) -> bool:
+    """Write the files that are wanted; what there is when it is interrupted, too. Tell whether there was anything.
+
+    Args:
+        readings: in the order of time.
+        stacks: that they are of.
+        seconds: of an interval.
+        hgrm: folder for a distribution of each stage over the whole time.
+        hlog: file for a line for each interval and stage.
+
+    Raises:
+        UsageError: a file cannot be written.
+    """
+    maker, totals = Intervals(stacks, seconds), dict[str, Counts]()
+
+    def intervals() -> Iterator[Interval]:
+        for reading in readings:
+            for interval in maker.take(reading):
+                totals[interval.tag] = totals.get(interval.tag, 0) + interval.counts
+                yield interval
+
+    found = intervals()
+    try:
+        if hlog is None:
+            deque(found, maxlen=0)
+        elif (first := next(found, None)) is not None:
+            _write_log(hlog, maker.begin, chain([first], found))
+    finally:
+        if hgrm is not None and totals:
+            write_hgrm(hgrm, totals)
+    return bool(totals)
+
+
+def _write_log(path: Path, begin: int, intervals: Iterable[Interval]) -> None:
+    """Write a log line by line, as it is meant to be: whoever follows it sees each interval as it ends."""
+    try:
+        with path.open("w", buffering=1) as file:
+            file.writelines(render_hlog(begin, intervals))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
