@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tvops.errors import TvopsError, UsageError
+from tvops.errors import ServerError, TvopsError, UsageError
 
 if TYPE_CHECKING:
     from tvops.top.addresses import Stack
@@ -37,7 +38,13 @@ def top(
     once: bool = typer.Option(False, "--once", help="Print one frame as text and exit."),
     as_json: bool = typer.Option(False, "--json", help="Print samples as JSON, one a line, and exit."),
     as_csv: bool = typer.Option(False, "--csv", help="Print metrics as CSV and exit."),
-    count: int = typer.Option(1, "--count", "-n", min=1, help="Samples of --json and --csv."),
+    hlog: Path | None = typer.Option(
+        None, metavar="FILE", help="Write a histogram log (HdrHistogram) of every stage into a new file, and exit."
+    ),
+    hgrm: Path | None = typer.Option(
+        None, metavar="DIR", help="Write a percentile distribution (HdrHistogram) of every stage, and exit."
+    ),
+    count: int = typer.Option(1, "--count", "-n", min=1, help="Samples of --json, --csv, --hlog and --hgrm."),
     seconds: float = typer.Option(1.0, min=0.1, max=3600.0, help="Time between samples."),
     theme: str | None = typer.Option(
         None, help="Theme: textual-dark, textual-light, nord, ansi-dark (16 colours), ..."
@@ -46,8 +53,8 @@ def top(
 ) -> int:
     """Show latencies, targets, sessions, servers and processes of running stacks, and change nothing.
 
-    Needs a terminal, except with --once, --json and --csv; these exit with 1 where no port answers. An API key,
-    where a stack wants one, comes from $TVOPS_API_KEY. The key ? shows the others.
+    Needs a terminal, except with --once, --json, --csv, --hlog and --hgrm; these exit with 1 where no port
+    answers. An API key, where a stack wants one, comes from $TVOPS_API_KEY. The key ? shows the others.
     """
     from tvops.settings import load_settings
     from tvops.top.addresses import find_stacks
@@ -55,18 +62,21 @@ def top(
     from tvops.top.recording import Recording
     from tvops.top.replay import Replay
 
-    if once + as_json + as_csv > 1:
-        raise UsageError("--once, --json and --csv: give one of them")
+    exported = hlog is not None or hgrm is not None
+    if once + as_json + as_csv + exported > 1:
+        raise UsageError("--once, --json, --csv and the pair of --hlog and --hgrm: give one of them")
     if replay and (addresses or gateway or market or record):
         raise UsageError("--replay: plays a file, so there are no addresses to give and nothing to record")
     settings = load_settings({}, file=config)
+    stacks = find_stacks(addresses or [], gateway, market, settings.gateway_port, settings.market_port)
+    if exported:
+        return _export(stacks, replay, hgrm, hlog, count, seconds)
     before = read_baseline(baseline) if baseline else None
     played = Replay(Recording(replay)) if replay else None
-    stacks = find_stacks(addresses or [], gateway, market, settings.gateway_port, settings.market_port)
     if once or as_json or as_csv:
         return _print(stacks, played, before, "once" if once else "json" if as_json else "csv", count, seconds)
     if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):  # it is drawn on stderr
-        raise UsageError("top needs a terminal; without one use --once, --json or --csv")
+        raise UsageError("top needs a terminal; without one use --once, --json, --csv, --hlog or --hgrm")
     return _watch(stacks, played, before, hertz, record, theme)
 
 
@@ -108,6 +118,31 @@ def _print(
         desk = Desk(model, baseline=before, replay=played)
         typer.echo(plain.frame_text(desk, size.columns, size.lines, time.monotonic_ns()), nl=False)
     return 0 if plain.reached(model) else 1
+
+
+def _export(
+    stacks: tuple[Stack, ...],
+    replay: Path | None,
+    hgrm: Path | None,
+    hlog: Path | None,
+    count: int,
+    seconds: float,
+) -> int:
+    from tvops.top.exports import check_exports, export, live_readings
+    from tvops.top.recording import Recording
+
+    check_exports(hgrm, hlog)
+    if replay is None:
+        found = export(live_readings(stacks, _api_key(), count, seconds), stacks, seconds, hgrm, hlog)
+    else:
+        with contextlib.closing(Recording(replay)) as recording:
+            readings = (recording.frame(number) for number in range(len(recording.times)))
+            found = export(readings, recording.stacks, seconds, hgrm, hlog)
+    if not found:
+        raise ServerError(
+            "nothing to write: no port gave telemetry for the length of an interval; is the stack up?"
+        )
+    return 0
 
 
 def _watch(

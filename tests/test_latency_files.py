@@ -1,0 +1,195 @@
+"""`--hlog` and `--hgrm`: what bench and top write, read by an independent HdrHistogram library."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hdrh.histogram import HdrHistogram
+from hdrh.log import HistogramLogReader
+
+from tests.bench_results import operation, result
+from tests.top_documents import BEGIN, GATEWAY, MARKET, SECOND, STACK, counts_of
+from tvops import cli
+from tvops.bench.figures import latency
+from tvops.bench.result import Result, save_result
+from tvops.engine.telemetry.document import Stage, Telemetry
+from tvops.engine.telemetry.histogram import HIGHEST, pack
+from tvops.telemetry_client import Reading
+from tvops.top.addresses import Stack
+from tvops.top.recording import Writer
+
+PERCENTS = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
+LINE = re.compile(r"Tag=([^,]+),([0-9.]+),([0-9.]+),[0-9.]+,(\S+)\n")
+
+
+class Log:
+    """A histogram log as the library reads it: the intervals by tag."""
+
+    def __init__(self, path: Path) -> None:
+        reader = HistogramLogReader(str(path), HdrHistogram(1, HIGHEST, 2))
+        self.histograms: dict[str, list[HdrHistogram]] = {}
+        while (histogram := reader.get_next_interval_histogram()) is not None:
+            self.histograms.setdefault(histogram.get_tag() or "", []).append(histogram)
+        reader.close()
+        self.times: dict[str, list[tuple[float, float]]] = {}
+        for tag, start, length, _ in LINE.findall(path.read_text()):
+            self.times.setdefault(tag, []).append((float(start), float(length)))
+
+
+def hgrm_values(path: Path) -> list[tuple[int, float]]:
+    """Give how many samples are at most what value, in ms, of each line of a distribution."""
+    lines = re.findall(r"^ *([0-9.]+) +[01]\.[0-9]+ +([0-9]+)", path.read_text(), re.MULTILINE)
+    return [(int(count), float(value)) for value, count in lines]
+
+
+@pytest.fixture
+def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
+    monkeypatch.setenv("TVOPS_DATA_DIR", str(tmp_path / "data"))
+    run = result(operation(1), operation(2, key="rest_orders.cancel", rate=200, middle=0.6e6))
+    save_result(run, "before")
+    return run
+
+
+def test_a_saved_result_as_a_histogram_log(saved: Result, tmp_path: Path) -> None:
+    path = tmp_path / "x.hlog"
+    assert cli.run(["bench", "report", "before", "--hlog", str(path)]) == 0
+    log = Log(path)
+    assert set(log.histograms) == {
+        f"rest_orders.{name}.{kind}" for name in ("new", "cancel") for kind in ("response", "service")
+    }
+    assert set(map(tuple, log.times.values())) == {((0.0, saved.seconds),)}
+    for one in saved.operations:
+        for kind, histogram in (("response", one.response), ("service", one.service)):
+            (theirs,) = log.histograms[f"{one.key}.{kind}"]
+            assert theirs.get_total_count() == one.sent
+            for name, percent in PERCENTS.items():
+                assert theirs.get_value_at_percentile(percent) == latency(histogram, name)
+
+
+def test_a_saved_result_as_distributions_and_a_page(saved: Result, tmp_path: Path) -> None:
+    folder, page = tmp_path / "hgrm", tmp_path / "x.html"
+    assert cli.run(["bench", "report", "before", str(page), "--hgrm", str(folder)]) == 0
+    assert page.is_file()
+    assert len(list(folder.iterdir())) == 4
+    (new,) = (one for one in saved.operations if one.name == "new")
+    theirs = HdrHistogram(1, HIGHEST, 2)
+    counts = new.response.unpack()
+    for bucket in np.flatnonzero(counts):
+        theirs.record_value(theirs.get_value_from_index(int(bucket)), int(counts[bucket]))
+    values = hgrm_values(folder / "rest_orders.new.response.hgrm")
+    assert len(values) > 20
+    for count, value in values:
+        assert value == pytest.approx(theirs.get_value_at_percentile(100 * count / new.sent) / 1e6, abs=0.001)
+
+
+def test_what_cannot_be_written_is_told(saved: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    for words in ((), ("--hgrm", str(tmp_path / "file")), ("--hlog", str(tmp_path / "none" / "x.hlog"))):
+        assert cli.run(["bench", "report", "before", *words]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def document(second: int, samples: list[int], *, process: str = "engine", pid: int = 11) -> Telemetry:
+    """Give what a process tells that has recorded ``samples`` since its start."""
+    stage = Stage("request received", pack(counts_of(samples), max(samples, default=0)))
+    now = BEGIN + second * SECOND
+    return Telemetry(
+        process=process, version="1", pid=pid, started=BEGIN if pid == 11 else now - SECOND // 2, time=now,
+        health={}, stats={}, stages={"gateway_to_reply": stage}, metrics=(), events=(),
+    )  # fmt: skip
+
+
+def samples_of(second: int) -> list[int]:
+    return [int(value) for value in 1000 * 2 ** np.random.default_rng(second).exponential(3, 500)]
+
+
+def readings() -> Iterator[Reading]:
+    """Six seconds of an engine, which restarts in the last, and of market data, which is away for a while."""
+    sofar: list[int] = []
+    for second in range(6):
+        sofar = [] if second == 5 else sofar
+        sofar = sofar + samples_of(second)
+        engine = document(second, sofar, pid=12 if second == 5 else 11)
+        yield Reading(GATEWAY, engine, "", 0, True)
+        yield Reading(GATEWAY, engine, "", 0, True)  # asked twice while it was the newest
+        if second in (2, 3):
+            yield Reading(MARKET, None, "connection refused", 0, False)
+        else:
+            market = document(second, samples_of(9) * (second + 1), process="market")
+            yield Reading(MARKET, market, "", 0, True)
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "recording"
+    writer = Writer(path, (STACK,))
+    for reading in readings():
+        writer.add(reading, reading.telemetry.time if reading.telemetry else BEGIN)
+    writer.close()
+    return path
+
+
+def test_a_recording_as_a_log_with_an_interval_a_second(recording: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.hlog"
+    assert cli.run(["top", "--replay", str(recording), "--hlog", str(path)]) == 0
+    log = Log(path)
+    engine, market = (log.histograms[f"{process}.gateway_to_reply"] for process in ("engine", "market"))
+    assert [one.get_total_count() for one in engine] == [500] * 5
+    assert [one.get_total_count() for one in market] == [500, 1500, 500]
+    assert log.times["engine.gateway_to_reply"] == [(0, 1), (1, 1), (2, 1), (3, 1), (4.5, 0.5)]
+    assert log.times["market.gateway_to_reply"] == [(0, 1), (1, 3), (4, 1)]
+    for second, theirs in enumerate(engine, 1):
+        exact = np.percentile(samples_of(second), list(PERCENTS.values()), method="inverted_cdf")
+        for percent, value in zip(PERCENTS.values(), exact, strict=True):
+            assert theirs.get_value_at_percentile(percent) == pytest.approx(value, rel=1 / 128)
+
+
+def test_a_recording_as_distributions_of_the_whole_time(recording: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "hgrm"
+    assert cli.run(["top", "--replay", str(recording), "--hgrm", str(folder), "--seconds", "2"]) == 0
+    assert {path.name for path in folder.iterdir()} == {
+        "engine.gateway_to_reply.hgrm", "market.gateway_to_reply.hgrm",
+    }  # fmt: skip
+    assert "Total count    =         2500]" in (folder / "engine.gateway_to_reply.hgrm").read_text()
+
+
+def test_several_stacks_have_their_names_in_the_tags(tmp_path: Path) -> None:
+    path, log = tmp_path / "recording", tmp_path / "x.hlog"
+    writer = Writer(path, (Stack("a:8000", (GATEWAY,)), Stack("b:8000", (MARKET,))))
+    for reading in readings():
+        writer.add(reading, BEGIN)
+    writer.close()
+    assert cli.run(["top", "--replay", str(path), "--hlog", str(log)]) == 0
+    assert set(Log(log).histograms) == {"a:8000.engine.gateway_to_reply", "b:8000.market.gateway_to_reply"}
+
+
+def test_a_log_is_not_written_over_and_forms_exclude_each_other(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = tmp_path / "x.hlog"
+    there.write_text("mine")
+    assert cli.run(["top", "--replay", str(recording), "--hlog", str(there)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert there.read_text() == "mine"
+    assert cli.run(["top", "--once", "--hlog", str(tmp_path / "y.hlog")]) == 2
+    assert "give one of them" in capsys.readouterr().err
+
+
+def test_a_stack_that_is_away_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.hlog"
+    words = ["--gateway", "http://127.0.0.1:1", "--seconds", "0.1", "--hlog", str(path)]
+    assert cli.run(["top", *words]) == 1
+    assert "nothing to write" in capsys.readouterr().err
+    assert not path.exists()
+
+
+def test_a_result_of_nothing_makes_no_histograms(tmp_path: Path) -> None:
+    path, log = tmp_path / "empty.json", tmp_path / "x.hlog"
+    path.write_bytes(msgspec.json.encode(result()))
+    assert cli.run(["bench", "report", str(path), "--hlog", str(log)]) == 0
+    assert Log(log).histograms == {}
