@@ -6,7 +6,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -46,6 +45,14 @@ class Load:
                 if response.status_code in (200, 201):
                     self.acknowledged[client_id] = response.json()["order_id"]
 
+    def wait(self, count: int) -> None:
+        """Wait until that many more orders were acknowledged."""
+        wanted = len(self.acknowledged) + count
+        deadline = time.monotonic() + 60
+        while len(self.acknowledged) < wanted:
+            assert time.monotonic() < deadline, f"{len(self.acknowledged)} of {wanted} were acknowledged"
+            time.sleep(0.01)
+
     def __enter__(self) -> Load:
         self._thread.start()
         return self
@@ -74,55 +81,60 @@ def check(stack: Stack, load: Load) -> None:
 
 
 @pytest.fixture(scope="module")
-def victims_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def one_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with Stack(tmp_path_factory.mktemp("crash") / "data", "--set", "snapshot_commands=500") as stack:
-        yield stack.start()
+        yield stack
+
+
+@pytest.fixture
+def victims_stack(one_stack: Stack) -> Stack:
+    """Give a stack that runs, whatever the test before did to it."""
+    if one_stack.process is None or one_stack.process.poll() is not None:
+        one_stack.start()
+    return one_stack
 
 
 @pytest.mark.parametrize("victim", ["engine", "market", "valkey-ledger", "valkey-market", "valkey-results"])
 def test_kill_one_process(victims_stack: Stack, victim: str) -> None:
     stack = victims_stack
     with Load(stack, victim) as load:
-        time.sleep(1.0)
+        load.wait(50)
         stack.processes()[victim].kill()
         time.sleep(0.3)
         assert stack.wait_ready(30) < 30
-        time.sleep(1.0)
-    assert len(load.acknowledged) > 20
+        load.wait(20)
     check(stack, load)
 
 
-def test_kill_all_processes(tmp_path: Path) -> None:
-    with Stack(tmp_path / "data", "--set", "snapshot_commands=500") as stack:
+def test_kill_all_processes(victims_stack: Stack) -> None:
+    stack = victims_stack
+    for round_number in range(2):
+        with Load(stack, f"all{round_number}") as load:
+            load.wait(100)
+            stack.kill_all()
         stack.start()
-        for round_number in range(2):
-            with Load(stack, f"all{round_number}") as load:
-                time.sleep(1.5)
-                stack.kill_all()
-            stack.start()
-            check(stack, load)
-
-
-def test_kill_the_supervisor_leaves_no_second_stack_behind(tmp_path: Path) -> None:
-    with Stack(tmp_path / "data") as stack:
-        stack.start()
-        with Load(stack, "super") as load:
-            time.sleep(1.0)
-            workers = [p for name, p in stack.processes().items() if name in ("engine", "market")]
-            servers = {p.pid for name, p in stack.processes().items() if name.startswith("valkey")}
-            stack.processes()["serve"].kill()
-            assert stack.process is not None
-            stack.process.wait()
-            deadline = time.monotonic() + 10
-            while any(p.is_running() and p.status() != "zombie" for p in workers) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert not any(p.is_running() and p.status() != "zombie" for p in workers)
-        with contextlib.suppress(httpx.HTTPError):
-            assert not stack.healthy(stack.gateway)
-        stack.start()
-        adopted = {p.pid for name, p in stack.processes().items() if name.startswith("valkey")}
-        assert adopted == servers
         check(stack, load)
+
+
+def test_kill_the_supervisor_leaves_no_second_stack_behind(victims_stack: Stack) -> None:
+    stack = victims_stack
+    with Load(stack, "super") as load:
+        load.wait(100)
+        workers = [p for name, p in stack.processes().items() if name in ("engine", "market")]
+        servers = {p.pid for name, p in stack.processes().items() if name.startswith("valkey")}
+        stack.processes()["serve"].kill()
+        assert stack.process is not None
+        stack.process.wait()
+        deadline = time.monotonic() + 10
+        while any(p.is_running() and p.status() != "zombie" for p in workers) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(p.is_running() and p.status() != "zombie" for p in workers)
+    with contextlib.suppress(httpx.HTTPError):
+        assert not stack.healthy(stack.gateway)
+    stack.start()
+    adopted = {p.pid for name, p in stack.processes().items() if name.startswith("valkey")}
+    assert adopted == servers
+    check(stack, load)
 
 
 def test_orders_are_refused_while_the_ledger_does_not_answer(victims_stack: Stack) -> None:
