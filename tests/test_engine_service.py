@@ -93,7 +93,7 @@ async def ask(engine: EngineService, commands: NDArray[Any]) -> NDArray[Any]:
     return await answer
 
 
-async def until(true: Callable[[], Awaitable[bool] | bool], seconds: float = 10) -> None:
+async def until(true: Callable[[], Awaitable[bool] | bool], seconds: float = 60) -> None:
     """Wait for something that comes about by itself."""
     deadline = time.monotonic() + seconds
     while True:
