@@ -36,6 +36,7 @@ def top(
     replay: Path | None = typer.Option(None, metavar="FILE", help="Play a recording instead of asking ports."),
     baseline: Path | None = typer.Option(None, metavar="FILE", help="A recording to compare with."),
     once: bool = typer.Option(False, "--once", help="Print one frame as text and exit."),
+    view: str = typer.Option("overview", metavar="NAME", help="The view to begin with, or to print with --once."),
     as_json: bool = typer.Option(False, "--json", help="Print samples as JSON, one a line, and exit."),
     as_csv: bool = typer.Option(False, "--csv", help="Print metrics as CSV and exit."),
     hlog: Path | None = typer.Option(
@@ -59,9 +60,12 @@ def top(
     from tvops.settings import load_settings
     from tvops.top.addresses import find_stacks
     from tvops.top.baseline import read_baseline
+    from tvops.top.frame import VIEWS
     from tvops.top.recording import Recording
     from tvops.top.replay import Replay
 
+    if view not in (names := [known.name for known in VIEWS]):
+        raise UsageError(f"--view {view}: there is no such view; there are {', '.join(names)}")
     exported = hlog is not None or hgrm is not None
     if once + as_json + as_csv + exported > 1:
         raise UsageError("--once, --json, --csv and the pair of --hlog and --hgrm: give one of them")
@@ -74,10 +78,11 @@ def top(
     before = read_baseline(baseline) if baseline else None
     played = Replay(Recording(replay)) if replay else None
     if once or as_json or as_csv:
-        return _print(stacks, played, before, "once" if once else "json" if as_json else "csv", count, seconds)
+        form = "once" if once else "json" if as_json else "csv"
+        return _print(stacks, played, before, form, view, count, seconds)
     if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):  # it is drawn on stderr
         raise UsageError("top needs a terminal; without one use --once, --json, --csv, --hlog or --hgrm")
-    return _watch(stacks, played, before, hertz, record, theme)
+    return _watch(stacks, played, before, hertz, record, theme, view)
 
 
 def _print(
@@ -85,6 +90,7 @@ def _print(
     played: Replay | None,
     before: Baseline | None,
     form: str,
+    view: str,
     count: int,
     seconds: float,
 ) -> int:
@@ -116,6 +122,7 @@ def _print(
     if form == "once":
         size = shutil.get_terminal_size((120, 50))
         desk = Desk(model, baseline=before, replay=played)
+        desk.show(view)
         typer.echo(plain.frame_text(desk, size.columns, size.lines, time.monotonic_ns()), nl=False)
     return 0 if plain.reached(model) else 1
 
@@ -152,6 +159,7 @@ def _watch(
     hertz: float,
     record: Path | None,
     theme: str | None,
+    view: str,
 ) -> int:
     from textual.theme import BUILTIN_THEMES
 
@@ -169,6 +177,7 @@ def _watch(
     choices, told = read_choices(path)
     model = Model(stacks)
     desk = Desk(model, choices, before, played, ascii_only=plain_terminal())
+    desk.show(view)
     source = None if played else Sampler([url for stack in stacks for url in stack.urls], _api_key(), hertz)
     writer = Writer(record, stacks) if record else None
     desk.recording = record.name if record else ""

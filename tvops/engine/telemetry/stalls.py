@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tvops.engine.telemetry.events import EventLog
 from tvops.engine.telemetry.pauses import Pause
 
-PAUSE_NS: Final = 4_000_000
-"""From where on a pause of the process is told: what one of 5 ms shows as at least."""
+PAUSE_NS: Final = 3_500_000
+"""From where on a pause of the process is told: one of 5 ms shows with 4 at least, and a signal takes time too."""
 
 STALL_NS: Final = 5_000_000
 """From where on a stall of the event loop is told, without the time that the process could not run anyway."""
