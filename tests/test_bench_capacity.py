@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tvops import cli
 from tvops.bench.capacity import Step, assess, search
@@ -145,7 +146,25 @@ def test_the_search_closes_in_on_the_knee_and_no_more(limit):
     assert found.carried.low <= limit <= found.carried.high
     assert found.carried.high / found.carried.low < 1.15
     assert [step.load for step in steps] == sorted(tried)
+    assert all(tried.count(load) == (1 if load <= limit else 2) for load in tried)
     assert max(tried) <= 50_000
+
+
+@given(st.floats(250, 40_000), st.sets(st.integers(0, 20)))
+@settings(deadline=None)
+def test_one_bad_moment_of_a_load_is_no_knee(limit, bad):
+    measure, tried = knee_at(limit)
+
+    def now_and_then(load: float) -> Step:
+        first = load not in tried
+        step = measure(load)
+        return replace(step, kept=False) if first and len(set(tried)) in bad else step
+
+    steps = search(now_and_then, 200, 50_000)
+    found = assess("orders", "orders/s", steps, [], "", 4, 1)
+    assert found.carried is not None
+    assert found.carried.low <= limit <= found.carried.high
+    assert found.carried.high / found.carried.low < 1.15
 
 
 def test_loads_that_are_counted_stay_whole():

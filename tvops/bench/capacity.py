@@ -99,6 +99,8 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
 def search(measure: Callable[[float], Step], first: float, most: float, whole: bool = False) -> list[Step]:
     """Step a load up until the targets fail, then close in on the knee; give the steps in the order of their load.
 
+    A load that fails is tried once more: a moment in which the host was busy with something else is no knee.
+
     Args:
         measure: runs one load.
         first: load to begin with.
@@ -106,18 +108,23 @@ def search(measure: Callable[[float], Step], first: float, most: float, whole: b
         whole: loads are whole numbers.
     """
     steps: list[Step] = []
-    load = first
-    while len(steps) < _MOST_STEPS:
+
+    def held(load: float) -> bool:
+        """Try a load, and once more where it fails."""
         steps.append(measure(load))
-        if not _held(steps[-1]) or load >= most:
-            break
+        if not _held(steps[-1]):
+            steps.append(measure(load))
+        return _held(steps[-1])
+
+    load = first
+    while held(load) and load < most and len(steps) < _MOST_STEPS:
         load = min(most, round(load * GROWTH) if whole else load * GROWTH)
     for _ in range(REFINEMENTS):
         low, high = _bracket(steps)
         if low is None or high is None or high - low < max(0.05 * low, 2 if whole else 0):
             break
         middle = (low + high) / 2
-        steps.append(measure(float(round(middle)) if whole else middle))
+        held(float(round(middle)) if whole else middle)
     return sorted(steps, key=lambda step: step.load)
 
 
@@ -127,9 +134,15 @@ def _held(step: Step) -> bool:
 
 def _bracket(steps: Sequence[Step]) -> tuple[float | None, float | None]:
     """Give the highest load below every failure, and the lowest that failed."""
-    failed = min((step.load for step in steps if not _held(step)), default=None)
+    failed = min((step.load for step in _failures(steps)), default=None)
     held = [step.load for step in steps if _held(step) and (failed is None or step.load < failed)]
     return max(held, default=None), failed
+
+
+def _failures(steps: Sequence[Step]) -> list[Step]:
+    """Give the steps of those loads that failed whenever they were tried."""
+    held = {step.load for step in steps if _held(step)}
+    return [step for step in steps if step.load not in held]
 
 
 def assess(
@@ -157,7 +170,7 @@ def assess(
 
 
 def _limit(steps: Sequence[Step], unit: str) -> str:
-    failed = [step for step in steps if not _held(step)]
+    failed = _failures(steps)
     if not failed:
         return f"not reached: {steps[-1].load:,.0f} {unit} was the most that was tried"
     first = min(failed, key=lambda step: step.load)
