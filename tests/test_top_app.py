@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from textual.pilot import Pilot
 
@@ -244,7 +245,7 @@ async def test_the_filter_is_a_regular_expression_that_can_be_turned_over() -> N
         await screen.press("escape")
         assert screen.desk.choice.pattern == ""
         await screen.press("slash", "(", "[")
-        assert "is no regular expression" in screen.lines[-1]
+        assert "is no regular expression" in "".join(screen.lines[-3:-1])  # the last one is where it is typed
         await screen.press("escape")
         assert screen.app.focused is screen.app.panel
 
@@ -252,7 +253,7 @@ async def test_the_filter_is_a_regular_expression_that_can_be_turned_over() -> N
 async def test_a_chord_sorts_and_turns_and_lets_go() -> None:
     async with showing() as screen:
         await screen.press("4", "o")
-        assert screen.lines[-1].startswith(" sort by: p peer  s state")
+        assert screen.lines[-2].startswith(" sort by: p peer  s state")
         await screen.press("m")
         assert screen.desk.choice.sort == "messages"
         assert "messages▼" in screen.lines[3]
@@ -262,6 +263,58 @@ async def test_a_chord_sorts_and_turns_and_lets_go() -> None:
         assert screen.desk.choice.sort == ""
         await screen.press("o", "escape")
         assert screen.desk.view.name == "sessions"
+
+
+@pytest.mark.parametrize("view", ["overview", "sessions", "knobs", "latency"])
+@pytest.mark.parametrize("key", ["o", "c"])
+async def test_every_letter_of_a_chord_fits_the_narrowest_terminal(view: str, key: str) -> None:
+    async with showing((60, 12)) as screen:
+        screen.desk.show(view)
+        keys_line = (await screen.press("g")).splitlines()[-1]
+        text = await screen.press(key)
+        hint = text[text.index("sort by:" if key == "o" else "show or hide:") :]
+        columns = screen.desk.view.columns if key == "o" else screen.desk.view.columns[1:]
+        for column in columns:
+            if key == "c" or column.order is not None:
+                assert f"{column.letter} {column.title or column.key}" in hint
+        assert len(screen.lines) == 12
+        assert (await screen.press("escape")).splitlines()[-1] == keys_line
+
+
+async def test_knobs_are_sorted_filtered_and_told_in_full() -> None:
+    async with showing() as screen:
+        await screen.press("9")
+        assert screen.lines[6].split()[-1] == "DRIFTED"
+        assert "/etc/sysctl.d/90-web.conf" in screen.lines[-2]
+        await screen.press("slash", *"buffer-limit", "enter")
+        assert "redis.client-output-buffer-limit.pubsub (ledger, market, results): 268435456" in screen.text
+        await screen.press("escape", "9", "o", "k")
+        assert screen.lines[6].startswith("▸cpu.dma_latency")
+        await screen.press("c", "w", "escape")
+        assert "wanted" not in screen.lines[5]
+        await screen.press("c", "w", "escape", "slash", *"nothing is like it", "enter")
+        assert "no knob matches the filter" in screen.text
+
+
+async def test_a_knob_that_was_not_read_again_looks_stale_and_one_that_is_told_once_does_not() -> None:
+    async with showing((120, 40)) as screen:
+        await screen.press("9")
+        roles = {
+            plain(line)[1:].split()[0]: {span.role for span in line if span.text.strip()}
+            for line in screen.app.last_lines[6:22]
+        }
+        assert roles["redis.maxmemory-policy"] == {"dim"}
+        assert "ok" in roles["process.gc_threshold"]
+
+
+async def test_without_a_table_the_counts_are_shown() -> None:
+    engine = Engine()
+    document = msgspec.structs.replace(engine.document(BEGIN + 31 * SECOND), knobs=())
+    async with showing() as screen:
+        await screen.feed(Reading(GATEWAY, document, "", 31 * SECOND, True))
+        text = await screen.press("9")
+        assert "profile prod   41 in force, 3 left out" in text
+        assert "no port tells of the knobs" in text
 
 
 async def test_columns_are_hidden_and_kept_for_the_next_time(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from tvops.engine.telemetry.document import (
     Event,
     HostLoad,
+    Knob,
     Metric,
     Process,
     Server,
@@ -65,6 +66,47 @@ def metric(
 def latencies(seed: int, count: int, middle: float, spread: float = 0.45) -> list[int]:
     """Give ``count`` latencies around ``middle`` ns, always the same for the same seed."""
     return [int(value) for value in np.random.default_rng(seed).lognormal(np.log(middle), spread, count)]
+
+
+def knobs_at(time: int) -> tuple[Knob, ...]:
+    """Give the knobs of a tuned host on which somebody has been: two have drifted."""
+    looked = time - (time - BEGIN) % (30 * SECOND)
+
+    def row(kind: str, knob: str, places: str, wanted: str, now: str | None, state: str, **more: Any) -> Knob:
+        fields = {"since": BEGIN - 2400 * SECOND, "looked": looked, **more}
+        return Knob(
+            kind=kind, knob=knob, places=tuple(places.split()), wanted=wanted, now=now, state=state, **fields
+        )  # type: ignore[arg-type]
+
+    cpus = " ".join(f"cpu{number}" for number in range(16))
+    return (
+        row("sysctl", "net.core.somaxconn", "", ">=4096", "128", "drifted", since=BEGIN - 95 * SECOND,
+            reason="/etc/sysctl.d/90-web.conf:3 sets it to 128"),
+        row("process", "process.nice", "engine", "-5", "5", "drifted", since=BEGIN - 20 * SECOND),
+        row("sysctl", "net.ipv4.tcp_wmem", "", "- - >=16777216", "4096 16384 4194304", "differs"),
+        row("sysctl", "vm.swappiness", "", "<=10", "60", "differs"),
+        row("file", "vm.thp.khugepaged_defrag", "", "0", "1", "differs"),
+        row("process", "process.oom_score_adj", "supervisor redis engine market", "-500", "0", "not here",
+            reason="Permission denied; needs CAP_SYS_RESOURCE"),
+        row("socket", "socket.rcvbuf", "feed", "8388608", None, "not here", reason="no feed has a socket"),
+        row("process", "process.timer_slack_ns", "supervisor redis engine market", "1000", "1000", "in force"),
+        row("process", "process.gc_threshold", "engine market", "50000 20 50", "50000 20 50", "in force",
+            told=True, looked=BEGIN - 2400 * SECOND),
+        row("process", "process.nice", "redis market", "-5", "-5", "in force"),
+        row("held", "cpu.dma_latency", "supervisor", "30", "30", "in force"),
+        row("redis", "redis.maxmemory", "ledger", "134217728", "134217728", "in force"),
+        row("redis", "redis.maxmemory-policy", "results", "volatile-lru", "volatile-lru", "in force",
+            looked=BEGIN - 300 * SECOND),
+        row("redis", "redis.client-output-buffer-limit.pubsub", "ledger market results", "268435456 67108864 60",
+            "268435456 67108864 60", "in force"),
+        row("redis", "redis.appendfsync", "ledger", "always", "always", "in force"),
+        row("socket", "socket.tcp_user_timeout_ms", "gateway stream", "10000", "10000", "in force", told=True,
+            looked=BEGIN - 2400 * SECOND),
+        row("file", "cpu.scaling_governor", cpus, "performance", "performance", "in force"),
+        row("nic", "nic.feature.gro", "eth0", "on", "on", "in force"),
+        row("sysctl", "net.core.busy_read", "", "0", "0", "in force"),
+        row("file", "vm.thp.enabled", "", "madvise", "madvise", "in force"),
+    )  # fmt: skip
 
 
 class Engine:
@@ -266,6 +308,8 @@ class Engine:
             profile="prod",
             knobs_in_force=41,
             knobs_left=3,
+            knobs=knobs_at(time),
+            knobs_seconds=30.0,
         )
 
 

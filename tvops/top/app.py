@@ -345,10 +345,12 @@ class Top(App[None]):
     def _open_filter(self) -> None:
         field = self.query_one("#filter", Input)
         field.value = self.desk.choice.pattern
+        self.desk.typing = True
         field.add_class("-open")
         field.focus()
 
     def _close_filter(self) -> None:
+        self.desk.typing = False
         self.query_one("#filter", Input).remove_class("-open")
         self.panel.focus()
         self.draw()

@@ -9,7 +9,7 @@ from tvops.top import frame
 from tvops.top.baseline import Baseline, take_baseline
 from tvops.top.choices import Choices, TableChoice
 from tvops.top.frame import VIEWS, Status
-from tvops.top.lines import Line, clock, span_of
+from tvops.top.lines import NO_BREAK, Line, clock, span_of
 from tvops.top.model import Model
 from tvops.top.replay import Replay
 from tvops.top.scene import WINDOWS, ZOOMS, BookReading, Scene, View
@@ -39,6 +39,7 @@ class Desk:
         self.pan = 0.0
         self.paused = False
         self.recording = ""
+        self.typing = False
         self.book = BookReading()
         self.height = 24
         self._model = model
@@ -76,7 +77,7 @@ class Desk:
         scene = self.scene(now)
         text, until = self._message
         message = text if now < until else ""
-        status = Status(self.view, self._mode(), message, self.recording, scene.moment.time)
+        status = Status(self.view, self._mode(), message, self.recording, self.typing, scene.moment.time)
         return frame.draw(scene, status, width, height)
 
     def say(self, text: str, now: int, seconds: float = 4.0) -> None:
@@ -141,12 +142,13 @@ class Desk:
         return True
 
     def column_letters(self, sortable: bool) -> str:
-        """Give the columns of the view with their letters, as a hint."""
+        """Give the columns of the view with their letters, as a hint; each stays whole where a line is wrapped."""
         columns: list[Any] = [column for column in self.view.columns if not sortable or column.order is not None]
         marks = []
         for column in columns if sortable else columns[1:]:
             text = column.title or column.key
-            marks.append(f"{column.letter} {f'({text})' if column.key in self.choice.hidden else text}")
+            mark = f"{column.letter} {f'({text})' if column.key in self.choice.hidden else text}"
+            marks.append(mark.replace(" ", NO_BREAK))
         return "  ".join(marks)
 
     def next_window(self) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 import msgspec
 
-from tvops.top.lines import Line, Span, between, clean, clock, cut, span_of
+from tvops.top.lines import NO_BREAK, Line, Span, between, clean, clock, cut, span_of
 from tvops.top.model import Seen
 from tvops.top.scene import Scene, View
 from tvops.top.views.book import BookLadder
@@ -25,6 +26,8 @@ VIEWS: tuple[View, ...] = (
 LEAST = (60, 12)
 """Columns and lines below which nothing can be read."""
 
+MOST_MESSAGE_LINES = 4
+
 CONNECTIONS = {"live": ("●", "ok"), "stale": ("◌", "warn"), "lost": ("✕", "breach"), "connecting": ("◌", "dim")}
 
 
@@ -42,6 +45,7 @@ class Status(msgspec.Struct, frozen=True):
     mode: str = ""  # FROZEN, PAUSED, or where a replay stands
     message: str = ""
     recording: str = ""
+    typing: bool = False  # the last line is covered by the one in which a filter is typed
     now: int = 0  # ns since 1970
 
 
@@ -57,7 +61,11 @@ def draw(scene: Scene, status: Status, width: int, height: int) -> list[Line]:
         above.append(_stacks(scene, width))
     room = height - len(above) - 1
     lines = [cut(line, width) for line in status.view.draw(scene, width, room)][:room]
-    return [*above, *lines, *([()] * (room - len(lines))), _keys(scene, status, width)]
+    whole = [*above, *lines, *([()] * (room - len(lines)))]
+    below = _message(status.message, width)
+    if status.typing or not below:
+        below = [*below, _keys(scene, status, width)]
+    return [*whole[: height - len(below)], *below]
 
 
 def _status(scene: Scene, status: Status, width: int) -> Line:
@@ -121,9 +129,13 @@ def _worst(seen: Sequence[Seen]) -> tuple[str, str]:
     return "no data", "dim"
 
 
+def _message(text: str, width: int) -> list[Line]:
+    """Give a message in as many lines as it takes; they lie over the last ones of the view."""
+    texts = [part.replace(NO_BREAK, " ") for part in wrap(text, width - 2)]
+    return [(Span(f" {clean(part)}", "message"),) for part in texts[:MOST_MESSAGE_LINES]]
+
+
 def _keys(scene: Scene, status: Status, width: int) -> Line:
-    if status.message:
-        return cut((Span(f" {clean(status.message)}", "message"),), width)
     spans: list[Span] = [Span(" ")]
     for key, text, action in KEYS:
         if sum(len(span.text) for span in spans) + len(key) + len(text) + 3 > width:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 SPARKS: Final = " ▁▂▃▄▅▆▇█"
 ASCII_SPARKS: Final = " ._-=+*#@"
 DASH: Final = "–"
+NO_BREAK: Final = "\N{NO-BREAK SPACE}"
 
 
 class Span(NamedTuple):
