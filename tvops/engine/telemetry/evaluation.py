@@ -12,13 +12,20 @@ from tvops.engine.telemetry.document import Metric, MetricState
 from tvops.engine.telemetry.histogram import Counts, percentiles
 from tvops.engine.telemetry.recorder import Recorder
 from tvops.engine.telemetry.stages import Stages
-from tvops.engine.telemetry.targets import PERCENTS, UNITS, Target
+from tvops.engine.telemetry.targets import PERCENTS, UNITS, Statistic, Target
 
 MOST_SLOTS = 10
 """A window of latencies moves on in so many steps at most."""
 
 ENOUGH = {"p50": 1, "p99": 100, "p999": 1000}
-"""Samples that a percentile needs to mean something; the maximum stands for it while there are fewer."""
+"""Samples that a percentile needs to mean something."""
+
+BY_CHANCE = 0.05
+"""How probable one sample beyond a percentile may be, where all is well, for it to be told as a breach.
+
+Of up to 5 samples each tells of a p99, and the maximum stands for it. Among 6 to 99 one beyond is to be expected
+now and then, and the second largest stands for it, as it does among 100.
+"""
 
 
 class Change(NamedTuple):
@@ -115,19 +122,30 @@ class _LatencyWindow:
         samples = int(counts.sum())
         if not samples:
             return _Summary(None, detail=f"nothing in the last {self._target.window_seconds} s")
-        unit, wanted = UNITS[self._target.unit], self._target.statistic
-        p50, p99, p999, most = (value / unit for value in percentiles(counts, [50, 99, 99.9, 100], maximum))
-        shown = {"p50": p50, "p99": p99, "p999": p999, "max": most}
-        few = wanted in PERCENTS and samples < ENOUGH[wanted]
+        unit = UNITS[self._target.unit]
+        judged, detail = _judged(self._target.statistic, samples)
+        percents = [judged, 50, 99, 99.9, 100]
+        value, p50, p99, p999, most = (value / unit for value in percentiles(counts, percents, maximum))
         return _Summary(
-            value=most if few else shown[wanted],
+            value=value,
             samples=samples,
             p50=p50,
             p99=p99 if samples >= ENOUGH["p99"] else None,
             p999=p999 if samples >= ENOUGH["p999"] else None,
             maximum=most,
-            detail=f"the maximum: {samples} samples are too few for {wanted}" if few else "",
+            detail=detail,
         )
+
+
+def _judged(wanted: Statistic, samples: int) -> tuple[float, str]:
+    """Give the percentile that stands for a statistic, and what to say where it is another."""
+    percent = PERCENTS.get(wanted, 100.0)
+    if samples >= ENOUGH.get(wanted, 1):
+        return percent, ""
+    few = f"{samples} samples are too few for {wanted}"
+    if 1 - (percent / 100) ** samples <= BY_CHANCE:
+        return 100.0, f"the maximum: {few}"
+    return 100 * (samples - 1) / samples, f"the second largest: {few}"
 
 
 class _FigureWindow:
