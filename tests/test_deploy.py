@@ -123,15 +123,11 @@ def test_promtool_takes_what_a_live_stack_says(tmp_path: Path) -> None:
     with Stack(tmp_path / "data") as stack:
         stack.start()
         assert stack.order().status_code < 300
-        for url in (stack.gateway, stack.market):
-            text = httpx.get(f"{url}/metrics").text
-            done = promtool("check", "metrics", text=text.encode())
-            said = [
-                line
-                for line in done.stderr.decode().splitlines()
-                if not line.startswith(("tv_", "tvops_gateway_"))
-            ]
-            assert said == []
+        # the one name that the linter does not like is one that operators know from other stacks
+        kept = "tv_max_orders_per_sec metric names should not contain abbreviated units\n"
+        for url, said in ((stack.gateway, kept), (stack.market, "")):
+            done = promtool("check", "metrics", text=httpx.get(f"{url}/metrics").content)
+            assert (done.stderr.decode(), done.returncode) == (said, 3 if said else 0)
             wanted = {"accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"}
             answer = httpx.get(f"{url}/metrics", headers=wanted)
             assert answer.headers["content-type"] == exposition.OPENMETRICS

@@ -68,7 +68,6 @@ _GAUGES: dict[str, tuple[_Row, ...]] = {
         ("sessions", "tvops_gateway_sessions", "WebSocket sessions."),
         ("connections", "tvops_gateway_connections", "HTTP connections."),
         ("waiting", "tvops_gateway_waiting", "Commands that wait for their answer."),
-        ("memory_mb", "tvops_gateway_memory_mb", "Resident memory of the process in MiB."),
         ("orders_per_s", "tvops_gateway_orders_per_second", "New orders per second, over the last second."),
         ("most_orders_per_s", "tv_max_orders_per_sec", "Most new orders in one second since the start."),
         ("most_sessions", "tv_max_concurrent_sessions", "Most WebSocket sessions at a time since the start."),
