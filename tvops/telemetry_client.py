@@ -215,7 +215,7 @@ def _decode(answer: _Answer) -> Telemetry:
     try:
         telemetry: Telemetry = decoder.decode(answer.body)
         for stage in telemetry.stages.values():
-            stage.histogram.unpack()
+            stage.histogram.check()
     except (ValueError, RecursionError):
         raise _ReadingError("answers with something that is not telemetry") from None
     if telemetry.schema != SCHEMA:

@@ -39,7 +39,7 @@ class StageHistory:
         self._packed: Histogram | None = None
         self._last: Counts | None = None
         self._time = 0
-        self._open = False
+        self._base: Counts | None = None  # the counts at the begin of the newest bin, while it goes on
 
     @property
     def all_counts(self) -> Counts:
@@ -53,8 +53,7 @@ class StageHistory:
         another process, which has counted from zero.
         """
         if histogram == self._packed:
-            begin, self._time = self._time, time
-            self._append(Bin(begin, time, _NOWHERE, _NOTHING, 0))
+            self._append_nothing(time)
             return
         counts = histogram.unpack()
         self._packed, self.maximum, self.negative = histogram, histogram.maximum, histogram.negative
@@ -62,28 +61,26 @@ class StageHistory:
             self._last, self._time = counts, time
             return
         difference = counts - self._last
-        if difference.size and int(difference.min()) < 0:
-            difference = counts
-        begin, self._last, self._time = self._time, counts, time
+        if int(difference.min()) < 0:
+            self._last, self._base, difference = empty(), None, counts
         self.since_reset += difference
-        where = np.flatnonzero(difference)
-        counted = difference[where]
-        self._append(Bin(min(begin, time), time, where, counted, int(counted.sum())))
+        self._append(counts, time)
+        self._last, self._time = counts, time
 
     def restarted(self, time: int) -> None:
         """Count from zero: the process is another one since ``time``."""
         self._packed, self._last, self._time = None, empty(), time
-        self._open = False
+        self._base = None
 
     def close_bin(self) -> None:
         """Begin another bin with the next document, so that what there is stays as it is."""
-        self._open = False
+        self._base = None
 
     def reset(self) -> None:
         """Forget what was counted."""
         self.since_reset = empty()
         self.bins.clear()
-        self._open = False
+        self._base = None
 
     def window(self, until: int, seconds: float) -> Counts:
         """Give the counts of the ``seconds`` before ``until`` (ns since 1970)."""
@@ -124,19 +121,27 @@ class StageHistory:
             begin, end, total = kept.begin, end or kept.end, total + kept.total
         return total / ((end - begin) / 1e9) if end > begin else None
 
-    def _append(self, new: Bin) -> None:
-        if self._open and self.bins and new.end - self.bins[-1].begin <= BIN_NS:
-            last = self.bins.pop()
-            if not len(new.where):
-                self.bins.append(last._replace(end=new.end))
-                return
-            where = np.union1d(last.where, new.where)
-            counts = np.zeros(len(where), np.int64)
-            counts[np.searchsorted(where, last.where)] += last.counts
-            counts[np.searchsorted(where, new.where)] += new.counts
-            new = Bin(last.begin, new.end, where, counts, last.total + new.total)
-        self.bins.append(new)
-        self._open = True
+    def _append(self, counts: Counts, time: int) -> None:
+        """Have the newest bin go on to ``time``, when the counts are these, or begin another one."""
+        if self._base is not None and self._goes_on(time):
+            begin = self.bins.pop().begin
+        else:
+            begin, self._base = min(self._time, time), self.all_counts
+        difference = counts - self._base
+        where = np.flatnonzero(difference)
+        counted = difference[where]
+        self.bins.append(Bin(begin, time, where, counted, int(counted.sum())))
+
+    def _append_nothing(self, time: int) -> None:
+        if self._base is not None and self._goes_on(time):
+            self.bins.append(self.bins.pop()._replace(end=time))
+        else:
+            self._base = self.all_counts
+            self.bins.append(Bin(self._time, time, _NOWHERE, _NOTHING, 0))
+        self._time = time
+
+    def _goes_on(self, time: int) -> bool:
+        return bool(self.bins) and time - self.bins[-1].begin <= BIN_NS
 
 
 def largest(counts: Counts, maximum: int) -> int:

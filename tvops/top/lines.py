@@ -162,7 +162,7 @@ def clock(time: int) -> str:
 
 def clean(text: str) -> str:
     """Give what an endpoint says as it may stand in a line."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _bar(value: float | None, highest: float, letters: str) -> str:

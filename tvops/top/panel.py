@@ -41,27 +41,43 @@ class Panel(Widget, can_focus=True):
         self.styles_by_role: dict[str, Style] = {}
         self._ground = Style()
         self._on_ground: dict[str, Style] = {}
+        self._strips: dict[int, Strip] = {}  # of the lines that have been drawn since they changed
 
     def show(self, lines: Sequence[Line], styles: dict[str, Style]) -> None:
         """Show these lines."""
         before, self.lines = self.lines, list(lines)
         if styles is not self.styles_by_role or len(before) != len(lines):
-            self.styles_by_role, self._ground = styles, self.rich_style
-            self._on_ground = {role: self._ground + style for role, style in styles.items()}
+            self.styles_by_role = styles
+            self._ground = self._filtered(self.rich_style)
+            self._on_ground = {role: self._filtered(self.rich_style + style) for role, style in styles.items()}
+            self._strips.clear()
             self.refresh()
             return
-        width = self.size.width
-        changed = [Region(0, y, width, 1) for y, line in enumerate(lines) if line != before[y]]
+        changed = [y for y, line in enumerate(lines) if line != before[y]]
+        for y in changed:
+            self._strips.pop(y, None)
         if changed:
-            self.refresh(*changed)
+            self.refresh(*(Region(0, y, self.size.width, 1) for y in changed))
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """Give lines to the terminal, without Textual's cache of borders and paddings: there are none here."""
-        filters, background = self.get_line_filters(), self.background_colors[1]
-        strips = [self.render_line(y).crop(crop.x, crop.right) for y in range(crop.y, crop.bottom)]
-        for each in filters:
-            strips = [strip.apply_filter(each, background) for strip in strips]
-        return strips
+        """Give lines to the terminal: those that have not changed as they were given before.
+
+        Textual asks for all lines from the first to the last that changed.
+        """
+        return [self._strip(y).crop(crop.x, crop.right) for y in range(crop.y, crop.bottom)]
+
+    def _strip(self, y: int) -> Strip:
+        strip = self._strips.get(y)
+        if strip is None or strip.cell_length != self.size.width:
+            strip = self._strips[y] = self.render_line(y)
+        return strip
+
+    def _filtered(self, style: Style) -> Style:
+        """Give a style as Textual's filters (no colours, no dim text, 16 colours) leave it: they know no text."""
+        segments, background = [Segment(" ", style)], self.background_colors[1]
+        for each in self.get_line_filters():
+            segments = each.apply(segments, background)
+        return segments[0].style or Style.null()
 
     def render_line(self, y: int) -> Strip:
         """Give one line to the terminal."""

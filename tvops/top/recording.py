@@ -143,7 +143,7 @@ class Recording:
             frame = self._decoder.decode(self._read(number + 1))
             if frame.telemetry is not None:
                 for stage in frame.telemetry.stages.values():
-                    stage.histogram.unpack()
+                    stage.histogram.check()
         except (ValueError, zstandard.ZstdError):
             return Reading("", None, "the recording is damaged here", 0, False)
         return Reading(frame.url, frame.telemetry, frame.error, self.times[number], frame.connected)

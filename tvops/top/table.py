@@ -98,15 +98,14 @@ def body(
     for index, row in enumerate(rows[top : top + height], top):
         faded = dim is not None and dim(row)
         here = cursor and index == choice.cursor
-        spans = [Span("▸" if here else " ", "cursor" if here else "", f"row {index}")]
+        action = f"row {index}"
+        spans = [Span("▸" if here else " ", "cursor" if here else "", action)]
         for column in columns:
             made = column.text(row)
             span = made if isinstance(made, Span) else Span(made)
             role = "dim" if faded or span.text == DASH else span.role or ("cursor" if here else "")
             text = span.text[-column.width :] if column.key == "trend" else span.text  # the newest are at its end
-            spans += [
-                Span(fit(text, column.width, column.right), role, f"row {index}"), Span(" ", "", f"row {index}")
-            ]  # fmt: skip
+            spans.append(Span(fit(text, column.width, column.right) + " ", role, action))
         lines.append(tuple(spans))
     return lines
 

@@ -85,12 +85,15 @@ def percentiles(counts: Counts, percents: Sequence[float], maximum: int | None =
 def shown_percentiles(counts: Counts) -> tuple[float, ...]:
     """Give those of `PERCENTS` that so many samples can tell: beyond each has to be room for at least one."""
     total = int(counts.sum())
-    return tuple(percent for percent in PERCENTS if total >= samples_needed(percent))
+    return tuple(percent for percent, needed in _NEEDED.items() if total >= needed)
 
 
 def samples_needed(percent: float) -> int:
     """Give how many samples it takes to show a percentile (0 to below 100): 99 takes 100, 99.9 takes 1,000."""
     return math.ceil(round(100 / (100 - percent), 6))
+
+
+_NEEDED: Final = {percent: samples_needed(percent) for percent in PERCENTS}
 
 
 def sum_of(counts: Counts) -> int:

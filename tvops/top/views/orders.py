@@ -49,7 +49,7 @@ class Orders:
 
 
 def _path(scene: Scene) -> list[Line]:
-    rows = {row.name: row for row in stage_rows(scene)}
+    rows = {row.name: row for row in stage_rows(scene, PATH.__contains__)}
     lines: list[Line] = []
     for name in PATH:
         row = rows.get(name)

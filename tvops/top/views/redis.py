@@ -12,6 +12,7 @@ from tvops.top.table import Column, arrange, body, columns_for, head
 from tvops.top.views.resources import SERVER_COLUMNS, stage_rows
 
 SLOW_SHOWN = 12
+ROUND_TRIP = "redis_round_trip_"
 
 
 class Servers:
@@ -68,12 +69,12 @@ def _memory(server: Server, width: int, scene: Scene, stale: bool) -> Line:
 
 
 def _round_trips(scene: Scene) -> list[Line]:
-    rows = [row for row in stage_rows(scene) if row.name.startswith("redis_round_trip") and row.total]
+    rows = [row for row in stage_rows(scene, lambda name: name.startswith(ROUND_TRIP)) if row.total]
     if not rows:
         return []
     made: list[Line] = [()]
     for row in rows:
-        role = row.name.removeprefix("redis_round_trip_")
+        role = row.name.removeprefix(ROUND_TRIP)
         figures = (("p50", row.percent.get(50.0)), ("p99", row.percent.get(99.0)), ("max", row.maximum))
         text = " ".join(f"{name} {duration(value):<8}" for name, value in figures) + f" {number(row.rate)}/s"
         made.append(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tvops.engine.telemetry.document import Process, Server
@@ -34,10 +36,12 @@ class StageRow(NamedTuple):
         return stage_key(self.seen.document.process if self.seen.document else "", self.name)
 
 
-def stage_rows(scene: Scene) -> list[StageRow]:
-    """Give the stages of the stack over the window that is chosen."""
+def stage_rows(scene: Scene, wanted: Callable[[str], bool] = lambda name: True) -> list[StageRow]:
+    """Give the stages of the stack whose names are ``wanted``, over the window that is chosen."""
     rows = []
     for seen, name, history in stages_of(scene.seen):
+        if not wanted(name):
+            continue
         counts = history.window(seen.until, scene.window) if scene.window else _since_reset(history, seen)
         total, maximum, percent = int(counts.sum()), None, {}
         if total:
@@ -235,20 +239,36 @@ def stage_lines(scene: Scene, width: int) -> list[Line]:
     return _lines(stage_columns(scene.baseline), stage_rows(scene), width, lambda row: not row.seen.fresh)
 
 
-def process_lines(scene: Scene, width: int) -> list[Line]:
+def process_lines(scene: Scene, width: int) -> Sequence[Line]:
     """Give all processes."""
-    return _resource_lines(PROCESS_COLUMNS, "processes", scene, width)
+    known = [(seen.document, seen.fresh) for seen in scene.seen if seen.document]
+    return _process_table(tuple((row, fresh) for document, fresh in known for row in document.processes), width)
 
 
-def server_lines(scene: Scene, width: int) -> list[Line]:
+def server_lines(scene: Scene, width: int) -> Sequence[Line]:
     """Give all servers."""
-    return _resource_lines(SERVER_COLUMNS, "servers", scene, width)
+    known = [(seen.document, seen.fresh) for seen in scene.seen if seen.document]
+    return _server_table(tuple((row, fresh) for document, fresh in known for row in document.servers), width)
 
 
-def _resource_lines(columns: tuple[Column[Any], ...], name: str, scene: Scene, width: int) -> list[Line]:
-    pairs = [(seen, row) for seen in scene.seen for row in (getattr(seen.document, name) if seen.document else ())]
-    stale = {id(row) for seen, row in pairs if not seen.fresh}
-    return _lines(columns, [row for _, row in pairs], width, lambda row: id(row) in stale)
+# Documents come four times a second, and what they say of processes and servers changes once: lines are kept.
+
+
+@lru_cache(maxsize=8)
+def _process_table(rows: tuple[tuple[Process, bool], ...], width: int) -> tuple[Line, ...]:
+    return _resource_lines(PROCESS_COLUMNS, rows, width)
+
+
+@lru_cache(maxsize=8)
+def _server_table(rows: tuple[tuple[Server, bool], ...], width: int) -> tuple[Line, ...]:
+    return _resource_lines(SERVER_COLUMNS, rows, width)
+
+
+def _resource_lines(
+    columns: tuple[Column[Any], ...], rows: tuple[tuple[Any, bool], ...], width: int
+) -> tuple[Line, ...]:
+    stale = {id(row) for row, fresh in rows if not fresh}
+    return tuple(_lines(columns, [row for row, _ in rows], width, lambda row: id(row) in stale))
 
 
 def _lines(columns: tuple[Column[Any], ...], rows: list[Any], width: int, dim: Any) -> list[Line]:
