@@ -276,6 +276,8 @@ def test_ab_is_refused_before_anything_starts(command):
     for words in (
         ("--a-url", "http://127.0.0.1:1"), (), ("--a", "x=1", "--b", "x=1"), ("stress", "--b", "x=1"),
         ("--b", "x"), ("--b", "x=1", "--a-url", "http://a", "--b-url", "http://b"), ("nothing", "--b", "x=1"),
+        ("--control-only", "--b", "x=1"), ("--control-only", "--a-url", "http://a", "--b-url", "http://b"),
+        ("--b", "x=1", "--html", "/no/such/folder/x.html"),
     ):  # fmt: skip
         code, said = command("ab", *words)
         assert code == 2, words

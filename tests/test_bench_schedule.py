@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tvops.bench.checks import allowed_lateness_ms, check, drift_percent, memory_slope, void_reason
 from tvops.bench.children import split
+from tvops.bench.figures import figure_of
 from tvops.bench.plan import Load, Plan
 from tvops.bench.result import MemorySample, Operation
 from tvops.bench.samples import LOST, NOT_CONNECTED, Samples, Window, added, counts_of, merged, packed
@@ -142,6 +143,7 @@ def test_timeouts_and_late_answers_are_samples_at_the_timeout() -> None:
 def test_failures_are_no_fast_answers(outcome: int, name: str) -> None:
     found = operation([1000] * 10, outcome=outcome, sent=outcome == -LOST)
     assert (found.errors, found.timeouts, found.outcomes) == (10, 0, {name: 10})
+    assert figure_of(found, "error_rate") == 100
     assert found.response.maximum == TIMEOUT
     assert int(found.service.unpack().sum()) == (10 if outcome == -LOST else 0)
 

@@ -5,7 +5,7 @@ service_p50 … service_max       from the actual sending, ns
 lateness_p50 … lateness_max     what the generator itself was late by, ns
 rate                            answered per second
 errors, timeouts                how many
-error_rate                      percent of what was sent
+error_rate                      percent of what should have been answered
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def figure_of(operation: Operation, figure: str) -> float | None:
         case "timeouts":
             return float(operation.timeouts)
         case "error_rate":
-            return 100 * operation.errors / operation.sent if operation.sent else None
+            # what never found a connection was not sent, and is an error all the same
+            wanted = operation.answered + operation.errors
+            return 100 * operation.errors / wanted if wanted else None
     kind, _, name = figure.rpartition("_")
     histogram: Histogram = getattr(operation, kind or "response")
     return latency(histogram, name)

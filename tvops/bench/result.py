@@ -197,6 +197,8 @@ def load_result(name_or_path: str) -> Result:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such result; tvops bench results lists what is saved") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
     if len(content) > MAX_FILE_BYTES:

@@ -25,6 +25,11 @@ def ab(
     b_url: str = typer.Option("", help="Gateway of a running stack B."),
     a_market: str = typer.Option("", help="Market data of a running stack A."),
     b_market: str = typer.Option("", help="Market data of a running stack B."),
+    control_only: bool = typer.Option(
+        False,
+        "--control-only",
+        help="Two stacks that are the same: what differs is noise, and is to be told as such.",
+    ),
     pairs: int = typer.Option(12, min=6, max=500, help="Pairs of runs, and as many of A against A."),
     seconds: float = typer.Option(3.0, min=0.5, max=600, help="Length of each run."),
     warm_up: float = typer.Option(0.5, min=0.0, max=60, help="Seconds before each run that do not count."),
@@ -45,13 +50,22 @@ def ab(
     from tvops.bench.scenario import load_scenario
     from tvops.bench.sides import Addresses, measuring, own_stacks, parse_settings
     from tvops.errors import UsageError
+    from tvops.whole_files import check_place
 
     if bool(a_url) != bool(b_url):
         raise UsageError("--a-url and --b-url: give both or none")
     if a_url and (a or b):
         raise UsageError("--a and --b are settings of stacks that bench starts: leave --a-url and --b-url out")
-    if not a_url and parse_settings("--a", a or ()) == parse_settings("--b", b or ()):
-        raise UsageError("A and B are the same: give --a or --b a setting, or --a-url and --b-url")
+    if control_only and (a_url or b):
+        raise UsageError("--control-only: B is what A is; leave --b, --a-url and --b-url out")
+    if control_only:
+        b = a
+    elif not a_url and parse_settings("--a", a or ()) == parse_settings("--b", b or ()):
+        raise UsageError(
+            "A and B are the same: give --a or --b a setting, or --a-url and --b-url (or --control-only)"
+        )
+    if html is not None:
+        check_place(html)
     chosen = load_scenario(scenario)
     if chosen.search is not None:
         raise UsageError(f"{scenario}: is a search for the knee, which takes too long for a pair; choose another")

@@ -207,19 +207,24 @@ def list_scenarios(as_json: bool = JSON) -> int:
 def _scenario(
     name: str, seconds: float, warm_up: float, seed: int, load: object, feed: str, settings: dict[str, Any]
 ) -> Scenario:
-    """Put a scenario together, and check it as one from a file."""
+    """Put a scenario together, and check it as one from a file; what is wrong is told by the option's name."""
     from pathlib import Path
 
     import msgspec
 
     from tvops.bench.scenario import read_scenario
+    from tvops.errors import UsageError
     from tvops.yaml_lines import Located
 
     value = {
         "name": name, "seconds": seconds, "warm_up": warm_up, "seed": seed,
         "stack": {"feed": feed, "settings": settings}, "loads": [msgspec.to_builtins(load)],
     }  # fmt: skip
-    return read_scenario(Located(Path(f"tvops bench {name}"), value, {}))
+    try:
+        return read_scenario(Located(Path(name), value, {}))
+    except UsageError as error:
+        about = str(error).removeprefix(f"{name}:1: ").removeprefix("loads[0].").removeprefix("options.")
+        raise UsageError(f"--{about}") from None
 
 
 def _carry_out(order: Order, outputs: Outputs, as_json: bool) -> int:

@@ -30,10 +30,13 @@ def capacity(
     from tvops.bench.capacity_text import summary
     from tvops.bench.stepping import Options, measure_capacity
     from tvops.errors import UsageError
+    from tvops.whole_files import check_place
 
     chosen = tuple(dict.fromkeys(kinds or KINDS))
     if strange := [kind for kind in chosen if kind not in KINDS]:
         raise UsageError(f"{strange[0]!r:.80} is no kind of load; choose from {', '.join(KINDS)}")
+    if html is not None:
+        check_place(html)
     options = Options(
         seconds=seconds, seed=seed, p99_ms={"orders": orders_p99, "ticks": ticks_p99, "sessions": ticks_p99}
     )
