@@ -26,7 +26,6 @@ from tvops.engine.telemetry.histogram import (
     lowest_of,
     pack,
     percentiles,
-    reached,
     samples_needed,
     shown_percentiles,
     sum_of,
@@ -110,17 +109,14 @@ def test_a_percentile_is_shown_from_so_many_samples_on(percent: float, samples: 
     assert samples_needed(percent) == samples
 
 
-# Sums and bounds
+# Sums
 
 
 @settings(deadline=None)
-@given(SAMPLES, st.lists(VALUES, min_size=1, max_size=5))
-def test_sums_and_counts_up_to_bounds_are_right_to_a_bucket(samples: list[int], bounds: list[int]) -> None:
-    counts = counts_of(samples)
-    assert abs(sum_of(counts) - sum(samples)) <= sum(samples) * RELATIVE_ERROR / 2 + len(samples)
-    for bound, count in zip(bounds, reached(counts, bounds), strict=True):
-        whole = lowest_of(bucket_of(bound + 1))  # every bucket below ends at or before the bound
-        assert count == sum(sample < whole for sample in samples)
+@given(SAMPLES)
+def test_a_sum_is_right_to_half_a_bucket(samples: list[int]) -> None:
+    error = abs(sum_of(counts_of(samples)) - sum(samples))
+    assert error <= sum(samples) * RELATIVE_ERROR / 2 + len(samples)
 
 
 # On its way

@@ -8,8 +8,10 @@ of series does not grow with use.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
 from typing import Any, Final, get_args
 
+import numpy as np
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -18,13 +20,14 @@ from prometheus_client.metrics_core import (
     Metric,
     StateSetMetricFamily,
 )
+from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
 from tvops.engine.knob_table import KNOB_STATES
 from tvops.engine.services import State
 from tvops.engine.telemetry.accepting import prefers
 from tvops.engine.telemetry.document import HostLoad, Knob, MetricState, Process, Server, Stage, Telemetry
-from tvops.engine.telemetry.histogram import reached, sum_of
+from tvops.engine.telemetry.histogram import HIGHEST_OF, MIDDLE_OF
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -35,7 +38,8 @@ BOUNDS: Final = (
 )  # fmt: skip
 """Upper bounds of the buckets of every latency, s; the limits of the targets that ship are among them."""
 
-_BOUNDS_NS = [round(bound * 1e9) for bound in BOUNDS]
+_LE = [*map(str, BOUNDS), "+Inf"]
+_BEYOND = np.searchsorted(HIGHEST_OF, [round(bound * 1e9) for bound in BOUNDS], "right").astype(np.uint16)
 _Row = tuple[str, str, str]  # figure of /stats, metric, help
 _COUNTERS: dict[str, tuple[_Row, ...]] = {
     "gateway": (
@@ -148,12 +152,16 @@ def _written(metrics: Iterable[Metric], openmetrics: bool) -> bytes:
             kind = "gauge" if kind in ("info", "stateset") else kind
         lines.append(f"# HELP {name} {metric.documentation}\n# TYPE {name} {kind}\n")
         for sample in metric.samples:
-            labels = ",".join(f'{key}="{sample.labels[key].translate(_ESCAPES)}"' for key in sorted(sample.labels))
-            shown = f"{{{labels}}}" if labels else ""
-            lines.append(f"{sample.name}{shown} {floatToGoString(sample.value)}\n")  # type: ignore[no-untyped-call]
+            labels = _labels(*sample.labels.items()) if sample.labels else ""
+            lines.append(f"{sample.name}{labels} {floatToGoString(sample.value)}\n")  # type: ignore[no-untyped-call]
     if openmetrics:
         lines.append("# EOF\n")
     return "".join(lines).encode()
+
+
+@lru_cache(4096)  # series come back with each scrape, and there are some hundreds
+def _labels(*labels: tuple[str, str]) -> str:
+    return "{" + ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in sorted(labels)) + "}"
 
 
 def _health(shown: Telemetry) -> dict[str, str]:
@@ -176,23 +184,37 @@ def _latencies(stages: Mapping[str, Stage]) -> Iterator[Metric]:
     orders = HistogramMetricFamily(*_ORDERS, labels=["stage"])
     stream = HistogramMetricFamily(*_STREAM)
     for name, stage in stages.items():
-        buckets, total = _buckets(stage)
-        seconds.add_metric([name], buckets, total)
+        below, total = _buckets(stage)
+        seconds.samples += _samples(seconds.name, name, below, total)
         longest.add_metric([name], stage.histogram.maximum / 1e9)
         skewed.add_metric([name], stage.histogram.negative)
         if name in _ORDER_STAGES:
-            orders.add_metric([_ORDER_STAGES[name]], buckets, total)
+            orders.samples += _samples(orders.name, _ORDER_STAGES[name], below, total)
         if name == _STREAM_STAGE:
-            stream.add_metric([], buckets, total)
+            stream.samples += _samples(stream.name, "", below, total)
     yield from (family for family in (seconds, longest, skewed, orders, stream) if family.samples)
 
 
-def _buckets(stage: Stage) -> tuple[list[tuple[str, float]], float]:
-    """Give cumulated counts at `BOUNDS`, and the sum in seconds, both to within the width of a bucket."""
-    counts = stage.histogram.unpack()
-    below = reached(counts, _BOUNDS_NS)
-    rows = [(str(bound), float(count)) for bound, count in zip(BOUNDS, below, strict=True)]
-    return [*rows, ("+Inf", float(counts.sum()))], sum_of(counts) / 1e9
+def _buckets(stage: Stage) -> tuple[list[float], float]:
+    """Give cumulated counts at `BOUNDS` and in all, and the sum in seconds, to within the width of a bucket."""
+    where, counts = stage.histogram.check()
+    cumulated = np.concatenate(([0.0], np.cumsum(counts)))
+    below = cumulated[np.searchsorted(where, _BEYOND)]
+    return [*below.tolist(), float(cumulated[-1])], int(counts @ MIDDLE_OF[where]) / 1e9
+
+
+def _samples(name: str, stage: str, below: Sequence[float], total: float) -> Iterator[Sample]:
+    """Give a histogram's samples as `HistogramMetricFamily.add_metric` would, in a third of its time."""
+    labels, of_buckets = _bucket_labels(stage)
+    yield from (Sample(f"{name}_bucket", *row) for row in zip(of_buckets, below, strict=True))
+    yield Sample(f"{name}_count", labels, below[-1])
+    yield Sample(f"{name}_sum", labels, total)
+
+
+@cache
+def _bucket_labels(stage: str) -> tuple[dict[str, str], list[dict[str, str]]]:
+    labels = {"stage": stage} if stage else {}
+    return labels, [{**labels, "le": bound} for bound in _LE]
 
 
 def _targets(shown: Telemetry) -> Iterator[Metric]:

@@ -101,12 +101,6 @@ def sum_of(counts: Counts) -> int:
     return int(counts @ MIDDLE_OF)
 
 
-def reached(counts: Counts, bounds: Sequence[int]) -> list[int]:
-    """Give how many samples are at most each of ``bounds`` (ns), to within the bucket that a bound cuts."""
-    cumulated = np.concatenate(([0], np.cumsum(counts)))
-    return [int(n) for n in cumulated[np.searchsorted(HIGHEST_OF, bounds, "right")]]
-
-
 class Histogram(msgspec.Struct, frozen=True):
     """A histogram on its way: the buckets that are not empty."""
 
