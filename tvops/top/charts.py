@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from tvops.top.lines import ASCII_SPARKS, SPARKS, Line, Span, duration
 
 LABEL = 8  # columns of the scale at the left
 
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
+_BRAILLE = " " + "".join(chr(0x2800 + dots) for dots in range(1, 256))
+_NOTHING = (0, "")
 
 
 def bars(heights: Sequence[float], rows: int, ascii_only: bool = False) -> list[str]:
@@ -63,15 +67,12 @@ class Plot:
         return made
 
     def _spans(self, row: int) -> list[Span]:
-        spans: list[Span] = []
-        for column in range(self.width):
-            dots, role = self._cells.get((row, column), (0, ""))
-            letter = ("*" if dots else " ") if self._ascii else chr(0x2800 + dots) if dots else " "
-            if spans and spans[-1].role == role:
-                spans[-1] = Span(spans[-1].text + letter, role)
-            else:
-                spans.append(Span(letter, role))
-        return spans
+        letters = " *" if self._ascii else _BRAILLE
+        cells = [self._cells.get((row, column), _NOTHING) for column in range(self.width)]
+        return [
+            Span("".join([letters[dots] for dots, _ in alike]), role)
+            for role, alike in groupby(cells, itemgetter(1))
+        ]
 
     def _row(self, value: float) -> int:
         levels = self.height * (1 if self._ascii else 4)
