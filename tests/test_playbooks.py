@@ -30,10 +30,11 @@ class Fleet:
             "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "tvops_become": False,
             "tvops_program": str(BIN / "tvops"), "tvops_root": str(root),
         }  # fmt: skip
+        # Pipelining: a process less for each task.
         self.environment = os.environ | {
             "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default", "ANSIBLE_LOCAL_TEMP": str(folder / "local"),
             "ANSIBLE_REMOTE_TEMP": str(folder / "remote"), "ANSIBLE_HOME": str(folder / "home"),
-            "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "0", "ANSIBLE_DEVEL_WARNING": "0",
+            "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1", "ANSIBLE_LOCALHOST_WARNING": "0", "ANSIBLE_DEVEL_WARNING": "0",
             "LC_ALL": "C.UTF-8",
         }  # fmt: skip
 

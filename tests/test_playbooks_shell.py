@@ -209,9 +209,9 @@ def test_a_load_passes_or_not_by_the_figures_of_the_stack(stack: Stack) -> None:
 
 @pytest.mark.parametrize(
     ("load", "told"),
-    [("sh -c 'exit 3'", "the load ended with exit code 3"), ("sleep 60", "has not ended after 2 s")],
+    [("sh -c 'exit 3'", "the load ended with exit code 3"), ("sleep 60", "has not ended after 1 s")],
 )
 def test_a_load_that_fails_does_not_pass(stack: Stack, load: str, told: str) -> None:
-    code, _, err = gate(stack, load, LOAD_SECONDS="2")
+    code, _, err = gate(stack, load, LOAD_SECONDS="1")
     assert code == 1
     assert told in err

@@ -58,7 +58,7 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
 class Load:
     """Orders one after the other on some connections, and one session that follows ticks."""
 
-    def __init__(self, stack: Stack, connections: int = 4) -> None:
+    def __init__(self, stack: Stack, connections: int) -> None:
         self._stack = stack
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._order) for _ in range(connections)]
@@ -98,7 +98,7 @@ def test_rows_states_and_exit_codes_under_load(stack: Stack, tmp_path: Path) -> 
     impossible = tmp_path / "impossible.yaml"
     impossible.write_text("tv_memory:\n  target: 1\n  limit: 2\n")
     ports = ("--gateway", stack.gateway, "--market", stack.market)
-    with Load(stack):
+    with Load(stack, connections=2):
         until(lambda: slo(*ports, "--targets", str(generous)).returncode == 0)
         report = json.loads(slo(*ports, "--json").stdout)
         missed = slo(*ports, "--targets", str(impossible))
@@ -117,14 +117,6 @@ def test_rows_states_and_exit_codes_under_load(stack: Stack, tmp_path: Path) -> 
     assert "\x1b" not in missed.stdout
 
 
-def test_without_load_targets_without_data_are_told_and_not_ok(stack: Stack) -> None:
-    def quiet() -> subprocess.CompletedProcess[str] | None:
-        done = slo("--gateway", stack.gateway, "--market", stack.market)
-        return done if "  (nothing in the last" in done.stdout else None
-
-    assert until(quiet).returncode == 3
-
-
 def test_a_port_that_is_away_is_told(stack: Stack) -> None:
     away = f"http://127.0.0.1:{free_port()}"
     done = slo("--gateway", stack.gateway, "--market", away, "--json")
@@ -141,6 +133,14 @@ def test_a_port_that_is_away_is_told(stack: Stack) -> None:
     assert "Traceback" not in nobody.stderr
     assert slo("--gateway", "", "--market", "").returncode == 2
     assert slo("--gateway", "nonsense").returncode == 2
+
+
+def test_without_load_targets_without_data_are_told_and_not_ok(stack: Stack) -> None:
+    def quiet() -> subprocess.CompletedProcess[str] | None:
+        done = slo("--gateway", stack.gateway, "--market", stack.market)
+        return done if "  (nothing in the last" in done.stdout else None
+
+    assert until(quiet).returncode == 3
 
 
 def test_a_stall_appears_in_the_stages_and_as_an_event(stack: Stack) -> None:

@@ -131,7 +131,7 @@ def test_ansible(plan: Plan, tmp_path: Path) -> None:
     environment = os.environ | {name: str(tmp_path / folder) for name, folder in folders.items()}
     ran = subprocess.run(
         [program, "-i", "localhost,", str(tmp_path / "book.yml")],
-        env=environment | {"LC_ALL": "C.UTF-8", "PYTHONWARNINGS": "ignore"},
+        env=environment | {"LC_ALL": "C.UTF-8", "PYTHONWARNINGS": "ignore", "ANSIBLE_PIPELINING": "1"},
         capture_output=True,
         text=True,
         timeout=110,
