@@ -176,24 +176,21 @@ async def test_orders_are_listed_in_pages(gateway: Running) -> None:
     assert [order["order_id"] for order in only["orders"]] == ids[::-2]
 
 
-@pytest.mark.parametrize(
-    "query",
-    ["limit=0", "limit=1001", "limit=x", "limit=1&limit=2", "status=nope", "before=x", "nope=1", "symbol=%ff",
-     "before=" + "9" * 30, "=&=&="],
-)  # fmt: skip
-async def test_a_wrong_parameter_is_named(gateway: Running, query: str) -> None:
-    response = await gateway.client.get(f"/v1/orders?{query}")
-    assert (response.status_code, code(response)) == (400, "invalid_parameter")
+async def test_a_wrong_parameter_is_named(gateway: Running) -> None:
+    for query in (
+        "limit=0", "limit=1001", "limit=x", "limit=1&limit=2", "status=nope", "before=x", "nope=1", "symbol=%ff",
+        "before=" + "9" * 30, "=&=&=",
+    ):  # fmt: skip
+        response = await gateway.client.get(f"/v1/orders?{query}")
+        assert (response.status_code, code(response)) == (400, "invalid_parameter"), query
 
 
-@pytest.mark.parametrize(
-    "name", ["0", "x", "9" * 19, "9" * 60, "client:", "client:" + "x" * 40, "client:%00", "%ff", "-1"]
-)
-async def test_a_wrong_order_id_is_not_found(gateway: Running, name: str) -> None:
-    for method in ("GET", "DELETE"):
-        response = await gateway.client.request(method, f"/v1/orders/{name}")
-        assert response.status_code == 404
-        code(response)
+async def test_a_wrong_order_id_is_not_found(gateway: Running) -> None:
+    for name in ("0", "x", "9" * 19, "9" * 60, "client:", "client:" + "x" * 40, "client:%00", "%ff", "-1"):
+        for method in ("GET", "DELETE"):
+            response = await gateway.client.request(method, f"/v1/orders/{name}")
+            assert response.status_code == 404, name
+            code(response)
 
 
 async def test_risk_controls_hold_and_are_lifted(gateway: Running) -> None:

@@ -34,8 +34,8 @@ class Fleet:
         self.environment = os.environ | {
             "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default", "ANSIBLE_LOCAL_TEMP": str(folder / "local"),
             "ANSIBLE_REMOTE_TEMP": str(folder / "remote"), "ANSIBLE_HOME": str(folder / "home"),
-            "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1", "ANSIBLE_LOCALHOST_WARNING": "0", "ANSIBLE_DEVEL_WARNING": "0",
-            "LC_ALL": "C.UTF-8",
+            "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "0", "ANSIBLE_DEVEL_WARNING": "0",
+            "ANSIBLE_PIPELINING": "1", "LC_ALL": "C.UTF-8",
         }  # fmt: skip
 
     def play(self, playbook: str, *options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
