@@ -106,9 +106,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: Literal["debug", "info", "warning", "error"] = "info"  # least important log lines to show
     log_format: Literal["auto", "console", "json"] = "auto"  # auto: json where a collector reads a pipe or socket
     targets: str = ""  # file of targets and limits that goes over the ones that ship; empty: none
-    supervisor_budget_mb: Megabytes = 48  # memory (PSS) that the supervisor should stay within; 0: any
-    engine_budget_mb: Megabytes = 208  # the same of the engine's process
-    market_budget_mb: Megabytes = 176  # the same of market data's
+    supervisor_budget_mb: Megabytes = 52  # memory (PSS) that the supervisor should stay within; 0: any
+    engine_budget_mb: Megabytes = 216  # the same of the engine's process
+    market_budget_mb: Megabytes = 192  # the same of market data's
     stats_interval_seconds: Seconds = 30.0  # how often the stream statistics are logged
     knobs_seconds: Seconds = 30.0  # how often it is looked whether the profile's knobs are still in force
 
