@@ -281,6 +281,12 @@ async def test_every_letter_of_a_chord_fits_the_narrowest_terminal(view: str, ke
         assert (await screen.press("escape")).splitlines()[-1] == keys_line
 
 
+async def test_an_event_that_is_cut_is_told_in_full_at_the_cursor() -> None:
+    async with showing((60, 12)) as screen:
+        assert "conflations in a row" not in await screen.press("8")
+        assert "  session 7: dropped: 10 conflations in a row" in await screen.press("j", "j")
+
+
 async def test_knobs_are_sorted_filtered_and_told_in_full() -> None:
     async with showing() as screen:
         await screen.press("9")

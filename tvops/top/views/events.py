@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import Any
 
 from tvops.engine.telemetry.document import Event
@@ -12,6 +13,7 @@ from tvops.top.table import Column, arrange, body, head
 
 Row = tuple[Seen, Event]
 ROLES = {"info": "dim", "warn": "warn", "breach": "breach"}
+MOST_DETAIL_LINES = 3
 RANKS = {"breach": 0, "warn": 1, "info": 2}
 
 
@@ -53,7 +55,17 @@ class Events:
         lines = [title("events", width, f"{len(rows)}, newest first"), head(columns, scene.choice)]
         if not rows:
             return [*lines, (Span("  nothing has happened", "dim"),)]
-        return [*lines, *body(columns, rows, height - len(lines), scene.choice)]
+        detail = _detail(rows[min(scene.choice.cursor, len(rows) - 1)], columns[-1].width, width)
+        return [*lines, *body(columns, rows, height - len(lines) - len(detail), scene.choice), *detail]
+
+
+def _detail(row: Row, room: int, width: int) -> list[Line]:
+    """Give in full what the table cuts of the row at the cursor; nothing where it cuts nothing."""
+    text = clean(row[1].text)
+    if len(text) <= room:
+        return []
+    lines = wrap(f"{clean(row[1].about.removeprefix('tv_'))}: {text}", width - 2)
+    return [(Span(f"  {line}", "title"),) for line in lines[:MOST_DETAIL_LINES]]
 
 
 def _word(severity: str) -> str:

@@ -16,9 +16,6 @@ from tvops.top.views.resources import process_lines
 
 Row = tuple[Seen, Knob]
 
-WORDS = {"differs": "differ"}
-"""States of several knobs, where that is another word."""
-
 ROLES = {"in force": "ok", "drifted": "warn", "differs": "", "not here": ""}
 SERVICE_ROLES = {"ok": "ok", "degraded": "warn", "failed": "breach"}
 LEAST_ROWS = 14
@@ -127,7 +124,8 @@ def _counted(rows: Sequence[Row]) -> str:
     counts: Counter[str] = Counter()
     for _, knob in rows:
         counts[knob.state] += max(1, len(knob.places))
-    return ", ".join(f"{counts[state]} {WORDS.get(state, state)}" for state in KNOB_STATES if counts[state])
+    words = {"differs": "differ" if counts["differs"] > 1 else "differs"}
+    return ", ".join(f"{counts[state]} {words.get(state, state)}" for state in KNOB_STATES if counts[state])
 
 
 def _detail(row: Row, width: int) -> list[Line]:

@@ -9,7 +9,7 @@ from tvops.top.lines import DASH, Line, Span, clean, cut, data_size, number, spa
 from tvops.top.model import Seen, jitter, metrics_of
 from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, columns_for, head
-from tvops.top.views.resources import process_lines, server_lines, stage_lines
+from tvops.top.views.resources import memory_of, process_lines, server_lines, stage_lines
 
 Row = tuple[Seen, Metric]
 STATES = {
@@ -320,6 +320,7 @@ def _processes(scene: Scene, width: int) -> Line:
         return _row("processes", None, [])
     parts = []
     for process in sorted(seen.document.processes, key=lambda process: -process.cpu_percent):
-        role = "warn" if process.leaking or (process.budget and process.rss > process.budget) else ""
-        parts.append((clean(process.name), f"{process.cpu_percent:.0f}% {data_size(process.rss)}", role))
+        memory = memory_of(process)
+        role = "warn" if process.leaking or 0 < process.budget < memory else ""
+        parts.append((clean(process.name), f"{process.cpu_percent:.0f}% {data_size(memory)}", role))
     return _row("processes", seen, parts)

@@ -40,7 +40,7 @@ class Servers:
             title("memory against maxmemory", width),
             *(_memory(server, width, scene, stale) for server in rows),
         ]
-        lines += _round_trips(scene)
+        lines += _round_trips(scene, width)
         lines += [(), title("latency events", width), *_latency(rows)]
         lines += [(), title("slow log", width), *_slow(rows, width)]
         return lines[:height]
@@ -68,11 +68,15 @@ def _memory(server: Server, width: int, scene: Scene, stale: bool) -> Line:
     )
 
 
-def _round_trips(scene: Scene) -> list[Line]:
+def _process(seen: Seen) -> str:
+    return clean(seen.document.process) if seen.document else ""
+
+
+def _round_trips(scene: Scene, width: int) -> list[Line]:
     rows = [row for row in stage_rows(scene, lambda name: name.startswith(ROUND_TRIP)) if row.total]
     if not rows:
         return []
-    made: list[Line] = [()]
+    made: list[Line] = [(), title("round trips", width)]
     for row in rows:
         role = row.name.removeprefix(ROUND_TRIP)
         figures = (("p50", row.percent.get(50.0)), ("p99", row.percent.get(99.0)), ("max", row.maximum))
@@ -80,7 +84,7 @@ def _round_trips(scene: Scene) -> list[Line]:
         made.append(
             (
                 Span(f"  {clean(role):<10}", "head"),
-                Span("round trip ", "dim"),
+                Span(f"from {_process(row.seen):<8}", "dim"),
                 Span(text, "" if row.seen.fresh else "dim"),
             )
         )

@@ -130,6 +130,15 @@ def _before(baseline: Baseline, row: StageRow, percent: float) -> Span:
     return Span(duration(percentiles(counts, [percent])[0]), "before")
 
 
+def memory_of(process: Process) -> int:
+    """Give the bytes that a budget is of: the proportional set size, where it is known."""
+    return process.pss or process.rss
+
+
+def _over_budget(process: Process) -> str:
+    return "warn" if 0 < process.budget < memory_of(process) else ""
+
+
 PROCESS_COLUMNS: tuple[Column[Process], ...] = (
     Column("name", "n", "process", 20, lambda row: clean(row.name), lambda row: row.name, right=False),
     Column("pid", "i", "pid", 7, lambda row: str(row.pid), lambda row: row.pid, rank=1),
@@ -139,10 +148,18 @@ PROCESS_COLUMNS: tuple[Column[Process], ...] = (
         "m",
         "rss",
         8,
-        lambda row: Span(data_size(row.rss), "warn" if row.budget and row.rss > row.budget else ""),
+        lambda row: Span(data_size(row.rss), "" if row.pss else _over_budget(row)),
         lambda row: row.rss,
     ),
-    Column("pss", "s", "pss", 8, lambda row: data_size(row.pss or None), lambda row: row.pss, rank=2),
+    Column(
+        "pss",
+        "s",
+        "pss",
+        8,
+        lambda row: Span(data_size(row.pss or None), _over_budget(row)),
+        lambda row: row.pss,
+        rank=2,
+    ),
     Column("budget", "b", "budget", 8, lambda row: data_size(row.budget or None), lambda row: row.budget, rank=2),
     Column("growth", "g", "growth", 15, lambda row: _growth(row), lambda row: row.slope, rank=1),
     Column("threads", "t", "threads", 7, lambda row: str(row.threads), lambda row: row.threads, rank=4),
