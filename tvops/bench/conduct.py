@@ -76,10 +76,11 @@ async def _conduct(order: Order) -> Result:
         cores, rest = divided_cores(sum(load.processes for load in scenario.loads))
         async with _addresses(order, rest) as (urls, spawned):
             run = _Run(order, urls, spawned, cores, stopped)
-            loaded = True
-            if scenario.search is None:
-                return await run.once(scenario)
-            return await search_knee(scenario, run.once, run.watch, stopped, order.told)
+            async with run.watch:
+                loaded = True
+                if scenario.search is None:
+                    return await run.once(scenario)
+                return await search_knee(scenario, run.once, run.watch, stopped, order.told)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
+import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +25,10 @@ from tvops.errors import ServerError, TvopsError
 READY_SECONDS = 120.0
 _STOP_SECONDS = 15.0
 _PR_SET_PDEATHSIG = 1
+_PREFIX = "tvops-bench-"
+_LOG = "serve.log"
+_YOUNG_SECONDS = 60.0
+"""A folder younger than this may be of a bench that has not locked its log yet."""
 
 
 def free_port() -> int:
@@ -66,8 +73,10 @@ class OwnStackProcess:
         return f"http://127.0.0.1:{self._market}"
 
     async def __aenter__(self) -> OwnStackProcess:
-        self._folder = tempfile.TemporaryDirectory(prefix="tvops-bench-", ignore_cleanup_errors=True)
-        self._log = (Path(self._folder.name) / "serve.log").open("w+b")
+        _remove_leftovers()
+        self._folder = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
+        self._log = (Path(self._folder.name) / _LOG).open("w+b")
+        fcntl.flock(self._log, fcntl.LOCK_EX)  # held by the whole stack, which writes to it
         arguments = [
             "serve", "--feed", self._feed, "--data-dir", str(Path(self._folder.name) / "data"),
             "--gateway-port", str(self._gateway), "--market-port", str(self._market),
@@ -123,6 +132,18 @@ class OwnStackProcess:
                 self.process.wait()
         self._log.close()
         self._folder.cleanup()
+
+
+def _remove_leftovers() -> None:
+    """Remove the folders of benches that were killed, which ended their stacks but could not clean up."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            about = folder.lstat()
+            if about.st_uid != os.geteuid() or time.time() - about.st_mtime < _YOUNG_SECONDS:
+                continue
+            with (folder / _LOG).open("rb") as log:
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _healthy(url: str) -> bool:

@@ -62,8 +62,10 @@ class StackWatch:
             if when >= begin
         )
 
-    async def close(self) -> None:
-        """Let go of the connections."""
+    async def __aenter__(self) -> StackWatch:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
         await self._client.close()
 
 
