@@ -27,7 +27,9 @@ async def gateway(bus: Bus) -> AsyncIterator[Running]:
 
 
 def client_with(gateway: Running, **headers: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://localhost:{gateway.port}", headers=headers, timeout=20)
+    return httpx.AsyncClient(
+        base_url=f"http://localhost:{gateway.port}", headers=headers, timeout=20, verify=False
+    )
 
 
 async def loaded(gateway: Running) -> None:

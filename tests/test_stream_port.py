@@ -28,7 +28,7 @@ from tvops.errors import HeldError, UsageError
 
 
 async def get(service: StreamService, path: str, method: str = "GET", **headers: str) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False) as http_client:
+    async with httpx.AsyncClient(trust_env=False, verify=False) as http_client:
         url = f"http://127.0.0.1:{service.port}{path}"
         return await http_client.request(method, url, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
