@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tvops import cli
-from tvops.bench.capacity import Step, assess, search
-from tvops.bench.capacity_text import sentences
+from tvops.bench.capacity import Capacity, Step, assess, search
+from tvops.bench.capacity_text import sentences, summary
 from tvops.bench.scaling import fit_demand, fit_scaling, usl
 
 LOADS = np.array([1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64], float)
@@ -165,6 +165,29 @@ def test_one_bad_moment_of_a_load_is_no_knee(limit, bad):
     assert found.carried is not None
     assert found.carried.low <= limit <= found.carried.high
     assert found.carried.high / found.carried.low < 1.15
+
+
+@given(st.floats(20, 199))
+@settings(deadline=None)
+def test_where_the_first_load_fails_a_lower_one_is_looked_for(limit):
+    measure, tried = knee_at(limit)
+    found = assess("orders", "orders/s", search(measure, 200, 50_000, least=20), [], "", 4, 1)
+    assert found.carried is not None
+    assert found.carried.low <= limit <= found.carried.high
+    assert min(tried) >= 20
+    measure, tried = knee_at(1)
+    assert assess("orders", "orders/s", search(measure, 200, 50_000, least=20), [], "", 4, 1).carried is None
+    assert min(tried) == 20
+
+
+def test_what_others_do_on_the_host_is_told():
+    about = {"started": 1, "seed": 1, "seconds": 5, "cores": 2, "fingerprint": None, "dimensions": ()}
+    busy, quiet = (
+        Capacity(targets=("orders: p99 at most 20 ms, no errors",), others=cores, **about) for cores in (1.44, 0.1)
+    )
+    assert "Other processes kept 1.4 of the 2 cores busy" in summary(busy)
+    assert "Other processes" not in summary(quiet)
+    assert "2 cores, steps of 5 s; orders: p99 at most 20 ms" in summary(quiet)
 
 
 def test_loads_that_are_counted_stay_whole():

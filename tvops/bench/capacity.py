@@ -24,7 +24,7 @@ GROWTH: Final = 1.6
 REFINEMENTS: Final = 3
 """Steps between the last load that kept the targets and the first that did not."""
 
-_MOST_STEPS: Final = 24
+_MOST_LOADS: Final = 24
 _FEW: Final = 4
 
 
@@ -88,6 +88,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[str, ...]
     fingerprint: Fingerprint | None
     dimensions: tuple[Dimension, ...]
+    others: float = 0.0  # cores that were busy before anything was started
     caveats: tuple[str, ...] = (
         "Generator and stack share this host: a load made elsewhere leaves the stack more of it.",
         "Each kind of load was stepped up with the others at rest; all at once carry less.",
@@ -96,7 +97,9 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     )
 
 
-def search(measure: Callable[[float], Step], first: float, most: float, whole: bool = False) -> list[Step]:
+def search(
+    measure: Callable[[float], Step], first: float, most: float, whole: bool = False, least: float | None = None
+) -> list[Step]:
     """Step a load up until the targets fail, then close in on the knee; give the steps in the order of their load.
 
     A load that fails is tried once more: a moment in which the host was busy with something else is no knee.
@@ -106,6 +109,7 @@ def search(measure: Callable[[float], Step], first: float, most: float, whole: b
         first: load to begin with.
         most: load never to be exceeded.
         whole: loads are whole numbers.
+        least: load down to which it is stepped where the first one fails; None: it is not.
     """
     steps: list[Step] = []
 
@@ -116,9 +120,15 @@ def search(measure: Callable[[float], Step], first: float, most: float, whole: b
             steps.append(measure(load))
         return _held(steps[-1])
 
+    def times(load: float, factor: float) -> float:
+        return float(round(load * factor)) if whole else load * factor
+
     load = first
-    while held(load) and load < most and len(steps) < _MOST_STEPS:
-        load = min(most, round(load * GROWTH) if whole else load * GROWTH)
+    while held(load) and load < most and len({step.load for step in steps}) < _MOST_LOADS:
+        load = min(most, times(load, GROWTH))
+    while load == first and not _held(steps[-1]) and least is not None and first > least:
+        first = load = max(least, times(load, 1 / GROWTH))
+        held(load)
     for _ in range(REFINEMENTS):
         low, high = _bracket(steps)
         if low is None or high is None or high - low < max(0.05 * low, 2 if whole else 0):

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from tvops.bench.capacity import Capacity, Dimension
 from tvops.bench.scaling import Demand, Estimate, Scaling
 
+OTHERS: Final = 0.2
+"""Cores that others keep busy, from which on they are told."""
+
 
 def summary(capacity: Capacity) -> str:
     """Write the whole report for a terminal."""
-    lines = []
+    lines = [f"{capacity.cores} cores, steps of {capacity.seconds:g} s; {'; '.join(capacity.targets)}", ""]
     for dimension in capacity.dimensions:
         lines += [f"{dimension.name}", *(f"  {sentence}" for sentence in sentences(dimension)), ""]
-    return "\n".join([*lines, *(f"note: {caveat}" for caveat in capacity.caveats)])
+    return "\n".join([*lines, *(f"note: {note}" for note in notes(capacity))])
+
+
+def notes(capacity: Capacity) -> list[str]:
+    """Say what has to be known to read the rest."""
+    said = ["Values in brackets are 95 % intervals.", *capacity.caveats]
+    if capacity.others >= OTHERS:
+        said.insert(
+            0,
+            f"Other processes kept {capacity.others:.1f} of the {capacity.cores} cores busy before it began: "
+            "this is what they leave. Measure on a quiet host.",
+        )
+    return said
 
 
 def sentences(dimension: Dimension) -> list[str]:
@@ -22,6 +38,8 @@ def sentences(dimension: Dimension) -> list[str]:
     said = [_carried(dimension)]
     if dimension.demand is not None:
         said.append(_demand(dimension.demand, dimension.name))
+    else:
+        said.append(f"Too few loads were tried to say what one {dimension.name.removesuffix('s')} costs.")
     if dimension.busiest_demand is not None:
         said.append(_bottleneck(dimension.busiest_demand, dimension.busiest, unit))
     if dimension.scaling is not None:

@@ -7,7 +7,7 @@ import numpy as np
 from tvops.bench import page
 from tvops.bench.ab import Ab, AbFigure
 from tvops.bench.capacity import Capacity, Dimension
-from tvops.bench.capacity_text import sentences
+from tvops.bench.capacity_text import notes, sentences
 from tvops.bench.charts import (
     WIDE,
     Curve,
@@ -115,7 +115,7 @@ def capacity_page(capacity: Capacity) -> str:
             (f"{d.name} inside the targets", "none" if d.carried is None else f"{d.carried.value:,.0f}")
             for d in capacity.dimensions
         ),
-        page.notes(capacity.caveats),
+        page.notes(notes(capacity)),
         *(part for dimension in capacity.dimensions for part in _dimension(dimension)),
         page.heading("Targets"),
         *(page.paragraph(target) for target in capacity.targets),

@@ -31,6 +31,8 @@ _REST_SECONDS: Final = 2.0
 _TICKS: Final = 1000
 _SESSIONS: Final = 50
 _MOST: Final[Mapping[str, float]] = {"orders": 50_000.0, "ticks": 200_000.0, "sessions": 5_000.0}
+_LEAST: Final = 0.1
+"""Share of the first load below which there is no looking for one that the host carries."""
 _FIRST: Final[Mapping[str, float]] = {"orders": 200.0, "ticks": 1_000.0, "sessions": 20.0}
 
 Told = Callable[[str], None]
@@ -109,6 +111,12 @@ class Measuring:
         return Busy(sum(cores.values()), cores[name], name.rpartition(" ")[0])
 
 
+def _busy_cores(seconds: float) -> float:
+    """Give how many cores are busy, those that other guests of the host took included."""
+    cores = psutil.cpu_times_percent(seconds, percpu=True)
+    return float(sum(100 - core.idle - core.iowait for core in cores) / 100)
+
+
 def _rates(meter: Meter, seconds: float) -> dict[str, float]:
     before = meter.read()
     time.sleep(seconds)
@@ -129,13 +137,13 @@ def measure_capacity(kinds: tuple[str, ...], options: Options, told: Told) -> Ca
     Raises:
         TvopsError: a stack or a generator does not start.
     """
-    started = time.time_ns()
+    started, others = time.time_ns(), _busy_cores(_REST_SECONDS)
     measured = {"orders": _orders, "ticks": _ticks, "sessions": _sessions}
     dimensions = [measured[kind](options, told) for kind in kinds]
     return Capacity(
         started=started, seed=options.seed, seconds=options.seconds, cores=len(os.sched_getaffinity(0)),
         targets=tuple(f"{kind}: p99 at most {options.p99_ms[kind]:g} ms, no errors" for kind in kinds),
-        fingerprint=fingerprint(Host()), dimensions=tuple(dimensions),
+        fingerprint=fingerprint(Host()), dimensions=tuple(dimensions), others=others,
     )  # fmt: skip
 
 
@@ -164,7 +172,7 @@ def _orders(options: Options, told: Told) -> Dimension:
             result, busy = measuring.run(load, own, targets)
             return _step(rate, sum(operation.rate for operation in result.operations), result, busy)
 
-        steps = search(step, _FIRST["orders"], _MOST["orders"])
+        steps = search(step, _FIRST["orders"], _MOST["orders"], least=_LEAST * _FIRST["orders"])
         throughputs = []
         for under_way in UNDER_WAY:
             told(f"{under_way} orders under way at once, as fast as they go")
@@ -183,7 +191,8 @@ def _sessions(options: Options, told: Told) -> Dimension:
             result, busy = measuring.run(_listening(sessions), own, _listening_targets(options, "sessions"))
             return _step(sessions, _share(result, sessions * _TICKS) * sessions, result, busy)
 
-        steps = search(step, _FIRST["sessions"], _MOST["sessions"], whole=True)
+        first = _FIRST["sessions"]
+        steps = search(step, first, _MOST["sessions"], whole=True, least=_LEAST * first)
     return _assess("sessions", f"sessions at {_TICKS:,} ticks/s", steps, _as_points(steps), "sessions", options)
 
 
@@ -195,7 +204,7 @@ def _ticks(options: Options, told: Told) -> Dimension:
             result, busy = measuring.run(_listening(_SESSIONS), own, _listening_targets(options, "ticks"))
         return _step(rate, _share(result, rate * _SESSIONS) * rate, result, busy)
 
-    steps = search(step, _FIRST["ticks"], _MOST["ticks"], whole=True)
+    steps = search(step, _FIRST["ticks"], _MOST["ticks"], whole=True, least=_LEAST * _FIRST["ticks"])
     points = [Throughput(load=step.load / _FIRST["ticks"], rate=step.achieved) for step in steps if not step.void]
     unit = f"ticks/s to {_SESSIONS} sessions"
     return _assess("ticks", unit, steps, points, "thousands of ticks/s offered", options)
