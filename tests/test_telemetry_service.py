@@ -193,6 +193,42 @@ def test_uptime_is_the_time_served_since_it_first_was(steps: list[tuple[int, boo
         assert uptime.percent == pytest.approx(100 * served / whole)
 
 
+@given(st.lists(st.tuples(st.integers(1, 10**9), st.sampled_from(["serves", "waits", "ends"])), max_size=60))
+def test_uptime_goes_on_over_restarts(steps: list[tuple[int, str]]) -> None:
+    """Also of the time that a process before did not serve while it was there."""
+    uptime, now, restarts = Uptime(Past(begun=1000)), 1000, 0
+    served = whole = 0
+    serving = known = False
+    for pause, step in steps:
+        now += pause
+        if known:
+            served, whole = served + (pause if serving else 0), whole + pause
+        serving = step == "serves"
+        known = known or serving
+        if step == "ends":
+            past = uptime.ended(now, "a test")
+            restarts += 1
+            assert (past.begun, past.restarts, past.reason) == (now, restarts, "a test")
+            uptime = Uptime(past)
+        else:
+            uptime.update(now, serving)
+    assert uptime.percent == (pytest.approx(100 * served / whole) if whole else 100.0 if known else None)
+
+
+def test_a_restart_after_a_week_costs_next_to_nothing() -> None:
+    second = 10**9
+    first = Uptime(Past(begun=second))
+    first.update(2 * second, True)
+    week = 7 * 86_400 * second
+    uptime = Uptime(first.ended(week, "signal SIGKILL"))
+    uptime.update(week + 3 * second, False)
+    uptime.update(week + 4 * second, True)
+    uptime.update(week + 5 * second, True)
+    assert uptime.recovery == 4
+    assert uptime.percent is not None
+    assert 99.999 < uptime.percent < 100
+
+
 def test_the_newest_events_are_kept() -> None:
     log = EventLog()
     for number in range(MOST + 50):

@@ -26,7 +26,7 @@ import psutil
 from tvops.engine.bus.servers import EmbeddedServers
 from tvops.engine.in_force import InForce
 from tvops.engine.stack_tuning import Effect, StackTuning
-from tvops.engine.telemetry.uptime import Past
+from tvops.engine.telemetry.uptime import Past, Uptime
 from tvops.errors import HeldError, TvopsError, UsageError
 from tvops.settings import Settings
 
@@ -64,22 +64,9 @@ class Worker:
     status: WorkerStatus | None = None
     status_time: float = 0.0
     effects: list[Effect] = field(default_factory=list)
-    served_since: int = 0  # monotonic ns, of this process; 0: it did not yet
     past: Past = field(default_factory=Past)
+    uptime: Uptime = field(default_factory=lambda: Uptime(Past()))
     started: float = field(default_factory=time.monotonic)
-
-    def note_end(self, reason: str) -> None:
-        """Note that the process has ended; the time from the end of the one before it until it served is lost."""
-        now, past = time.monotonic_ns(), self.past
-        lost = (self.served_since or now) - past.begun if past.served_since else 0
-        self.past = Past(
-            begun=now,
-            restarts=past.restarts + 1,
-            served_since=past.served_since or self.served_since,
-            down=past.down + lost,
-            reason=reason,
-        )
-        self.served_since = 0
 
     @property
     def ready(self) -> bool:
@@ -218,7 +205,7 @@ class Supervisor:
             if time.monotonic() - worker.started > STABLE_SECONDS:
                 backoff = BACKOFF_FIRST
             worker.status = None
-            worker.note_end(_exit(code))
+            worker.past = worker.uptime.ended(time.monotonic_ns(), _exit(code))
             logger.warning("worker %s ended with %s; restarting it in %.1f s", worker.name, _exit(code), backoff)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), backoff)
@@ -231,6 +218,7 @@ class Supervisor:
             start_new_session=True, limit=MAX_LINE_BYTES, env={**MALLOC_SETTINGS, **os.environ},
         )  # fmt: skip
         worker.process = process
+        worker.uptime = Uptime(worker.past)
         assert process.stdin is not None
         configuration = {"settings": self.settings, "urls": self._urls, "tuning": self._in_force.for_children}
         configuration["past"] = worker.past
@@ -246,7 +234,7 @@ class Supervisor:
             try:
                 worker.status = msgspec.json.decode(line, type=WorkerStatus)
                 worker.status_time = time.monotonic()
-                worker.served_since = worker.served_since or (time.monotonic_ns() if worker.status.ready else 0)
+                worker.uptime.update(time.monotonic_ns(), worker.status.ready)
                 worker.effects = worker.status.effects or worker.effects
             except msgspec.DecodeError:
                 logger.warning("worker %s printed: %s", worker.name, line[:200].decode(errors="replace").strip())

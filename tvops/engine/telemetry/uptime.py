@@ -23,6 +23,7 @@ class Uptime:
 
     def __init__(self, past: Past) -> None:
         self.recovery: float | None = None
+        self._restarts = past.restarts
         self._begun = self._seen = past.begun
         self._since = past.served_since
         self._down = past.down
@@ -36,6 +37,13 @@ class Uptime:
             self.recovery = (now - self._begun) / 1e9
             self._since = self._since or now
         self._seen, self._serving = now, serving
+
+    def ended(self, now: int, reason: str) -> Past:
+        """Note that the process ended at monotonic time ``now`` (ns); give what the one after it is told."""
+        self.update(now, False)
+        return Past(
+            begun=now, restarts=self._restarts + 1, served_since=self._since, down=self._down, reason=reason
+        )
 
     @property
     def percent(self) -> float | None:
