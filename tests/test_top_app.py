@@ -157,6 +157,7 @@ async def test_a_view_looks_as_it_did(view: str, size: tuple[int, int]) -> None:
         ("overview", "overview", ""),
         ("latency", "latency", ""),
         ("book", "book", ""),
+        ("knobs", "knobs", ""),
         ("light", "redis", "textual-light"),
     ],
 )
