@@ -59,9 +59,14 @@ def _carried(dimension: Dimension) -> str:
 
 def _demand(demand: Demand, name: str) -> str:
     return (
-        f"Utilisation law: one {name.removesuffix('s')} costs the stack {_micro(demand.seconds)} of CPU, over "
-        f"{demand.idle.value:.2f} cores at rest ({demand.points} steps)."
+        f"Utilisation law: one {name.removesuffix('s')} costs the stack {_micro(demand.seconds)} of CPU"
+        f"{_each_second(name)}, over {demand.idle.value:.2f} cores at rest ({demand.points} steps)."
     )
+
+
+def _each_second(name: str) -> str:
+    """An order is over when it is done; a session is there every second."""
+    return " each second" if name == "sessions" else ""
 
 
 def _bottleneck(demand: Demand, process: str, unit: str) -> str:
@@ -69,7 +74,7 @@ def _bottleneck(demand: Demand, process: str, unit: str) -> str:
     if saturation is None:
         return f"The load costs {process or 'the busiest process'} too little to tell where it is saturated."
     return (
-        f"{process or 'One process'} is the busiest, with {_micro(demand.seconds)} each: it fills its core "
+        f"{process or 'One process'} is the busiest, with {_micro(demand.seconds)} of that: it fills its core "
         f"at {_range(saturation)} {unit}, if nothing else ends it before."
     )
 

@@ -33,6 +33,8 @@ _SESSIONS: Final = 50
 _MOST: Final[Mapping[str, float]] = {"orders": 50_000.0, "ticks": 200_000.0, "sessions": 5_000.0}
 _LEAST: Final = 0.1
 """Share of the first load below which there is no looking for one that the host carries."""
+_ARRIVED: Final = 0.98
+"""Share of a load that has to be carried: what is conflated, or what the feed does not make, is not."""
 _FIRST: Final[Mapping[str, float]] = {"orders": 200.0, "ticks": 1_000.0, "sessions": 20.0}
 
 Told = Callable[[str], None]
@@ -142,7 +144,10 @@ def measure_capacity(kinds: tuple[str, ...], options: Options, told: Told) -> Ca
     dimensions = [measured[kind](options, told) for kind in kinds]
     return Capacity(
         started=started, seed=options.seed, seconds=options.seconds, cores=len(os.sched_getaffinity(0)),
-        targets=tuple(f"{kind}: p99 at most {options.p99_ms[kind]:g} ms, no errors" for kind in kinds),
+        targets=tuple(
+            f"{kind}: p99 at most {options.p99_ms[kind]:g} ms, no errors, {100 * _ARRIVED:g} % carried"
+            for kind in kinds
+        ),
         fingerprint=fingerprint(Host()), dimensions=tuple(dimensions), others=others,
     )  # fmt: skip
 
@@ -154,6 +159,8 @@ def _step(load: float, achieved: float, result: Result, busy: Busy) -> Step:
         for check in result.checks
         if not check.met
     ]
+    if achieved < _ARRIVED * load:
+        missed.append(f"{100 * achieved / load:.3g} % of it was carried, wanted {100 * _ARRIVED:g} %")
     slowest = max((figure_of(operation, "p99") or 0.0 for operation in result.operations), default=0.0)
     return Step(
         load=load, achieved=achieved, kept=not missed, void=result.void, why="; ".join(missed),
@@ -219,8 +226,13 @@ def _listening_targets(options: Options, kind: str) -> Targets:
 
 
 def _share(result: Result, planned: float) -> float:
-    """Give which share of the messages that were due has arrived; conflated ones have not."""
-    return min(1.0, sum(operation.rate for operation in result.operations) / planned)
+    """Give which share of the records of all sessions has arrived; conflated ones have not.
+
+    Args:
+        result: of a run that listened.
+        planned: records per second.
+    """
+    return min(1.0, sum(operation.figures["records_per_s"] for operation in result.operations) / planned)
 
 
 def _as_points(steps: list[Step]) -> list[Throughput]:
