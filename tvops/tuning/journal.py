@@ -122,6 +122,13 @@ class StateDirectory:
             raise _failure(self.path, error) from None
         return sorted(name[:-6] for name in names if name.endswith(".jsonl") and _ID.fullmatch(name[:-6]))
 
+    def changed(self, run_id: str) -> int:
+        """Give when the journal of a run was last written, ns since 1970; 0 where that cannot be told."""
+        try:
+            return self._path(run_id).stat().st_mtime_ns
+        except OSError:
+            return 0
+
     def load(self, run_id: str) -> Run:
         """Read a run; raise UsageError for an id that is none, JournalError for a damaged journal."""
         return self._begun(run_id)[0]

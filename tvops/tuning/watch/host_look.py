@@ -68,18 +68,18 @@ class LastRun:
 
     def __init__(self, state: StateDirectory, host: Host) -> None:
         self._state, self._host = state, host
-        self._newest = ""
+        self._read: list[tuple[str, int]] = []  # of the newest journals: id and time of the last write
         self._run: Run | None = None
         self._writes: dict[tuple[str, str], Write] = {}
 
     def refresh(self) -> None:
-        """Read the newest run, where there is another one than before."""
+        """Read the newest run, where a journal is another one than before: a run was made, or undone."""
         try:
-            ids = self._state.ids()
-            if not ids or ids[-1] == self._newest:
+            found = [(run_id, self._state.changed(run_id)) for run_id in reversed(self._state.ids()[-MOST_RUNS:])]
+            if found == self._read:
                 return
-            self._newest = ids[-1]
-            runs = (self._state.peek(run_id) for run_id in reversed(ids[-MOST_RUNS:]))
+            self._read = found
+            runs = (self._state.peek(run_id) for run_id, _ in found)
             self._run = next((run for run in runs if run is not None and self._counts(run)), None)
         except TvopsError:  # of another user, or damaged: `tvops tune` tells
             self._run = None
