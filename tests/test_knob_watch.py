@@ -30,6 +30,7 @@ from tvops.settings import Settings
 from tvops.tuning.apply import apply_plan
 from tvops.tuning.host import Host
 from tvops.tuning.model import Profile, Wish
+from tvops.tuning.rollback import roll_back
 from tvops.tuning.values import canonical, parse_wanted
 from tvops.tuning.watch.memory import KnobWatch
 
@@ -103,6 +104,29 @@ def test_what_the_last_run_wrote_has_drifted_at_the_first_look(tmp_path: Path) -
     assert again["vm.swappiness"].reason == found["vm.swappiness"].reason
     tree.write(SWAPPINESS, "10\n")
     assert {knob.state for knob in looks.look(()) if knob.knob == "vm.swappiness"} == {"in force"}
+
+
+def test_what_a_run_wrote_counts_no_more_once_it_was_rolled_back(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    items = tree.plan({"vm.swappiness": "<=10"})
+    with tree.state.lock(1, "tvops tune"), tree.begin(items) as journal:
+        apply_plan(items, CATALOGUE, tree.drivers, journal)
+        tree.write(SWAPPINESS, "55\n")
+        looks = watch(tree, vm_swappiness="<=10")
+        assert [knob.state for knob in looks.look(())] == ["drifted"]
+        roll_back(journal, CATALOGUE, tree.drivers, force=True)
+    assert [(knob.state, knob.now) for knob in looks.look(())] == [("differs", "60")]
+
+
+def test_journals_that_cannot_be_read_count_as_none(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    items = tree.plan({"vm.swappiness": "<=10"})
+    with tree.state.lock(1, "tvops tune"), tree.begin(items) as journal:
+        apply_plan(items, CATALOGUE, tree.drivers, journal)
+    tree.write(SWAPPINESS, "60\n")
+    path = tree.state.path / "journal" / f"{journal.run.id}.jsonl"
+    path.write_text("damaged\n" + path.read_text())
+    assert [knob.state for knob in watch(tree, vm_swappiness="<=10").look(())] == ["differs"]
 
 
 def test_places_of_which_the_same_holds_are_one_row(tmp_path: Path) -> None:
