@@ -22,10 +22,10 @@ STALL_NS: Final = 5_000_000
 BURST: Final = 20
 """Lines that may follow one another at once."""
 
-LINE_SECONDS: Final = 10.0
+LINE_SECONDS: Final = 30.0
 """Time after which there may be another line."""
 
-TOGETHER_SECONDS: Final = 60.0
+TOGETHER_SECONDS: Final = 10.0
 """Those that had no line by themselves are told together, so long after the first of them."""
 
 
