@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from tests.stack import Stack
+from tests.top_documents import BEGIN, Engine
 from tests.tuning_tree import CATALOGUE, FACTS, Tree
 from tvops.engine.knob_table import FILE_NAME, Knob, KnobTable, TableReader, place_text, write_table
 from tvops.engine.stack_tuning import Effect
@@ -227,6 +228,13 @@ def test_a_table_counts_for_as_long_as_its_supervisor_lives(tmp_path: Path) -> N
     assert reader.read() is None
     (tmp_path / FILE_NAME).write_bytes(b"{")
     assert reader.read() is None
+
+
+def test_a_document_of_before_has_no_table() -> None:
+    whole = msgspec.msgpack.decode(msgspec.msgpack.encode(Engine().document(BEGIN)))
+    assert whole["knobs"]
+    old = msgspec.msgpack.encode({name: whole[name] for name in whole if name not in ("knobs", "knobs_seconds")})
+    assert msgspec.msgpack.decode(old, type=Telemetry).knobs == ()
 
 
 def test_many_places_are_named_by_the_first_and_the_last() -> None:
