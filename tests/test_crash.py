@@ -82,7 +82,8 @@ def check(stack: Stack, load: Load) -> None:
 
 @pytest.fixture(scope="module")
 def one_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with Stack(tmp_path_factory.mktemp("crash") / "data", "--set", "snapshot_commands=500") as stack:
+    settings = ("--set", "snapshot_commands=500", "--set", "redis_socket_timeout=2")
+    with Stack(tmp_path_factory.mktemp("crash") / "data", *settings) as stack:
         yield stack
 
 
