@@ -96,6 +96,12 @@ def telemetry(**fields: object) -> document.Telemetry:
             document.Server(role="market", address="unix:///y", up=False),
         ),
         "sessions": (document.Session(id=1, peer="p", unsent=9, slow=True),),
+        "knobs": (
+            document.Knob(
+                kind="process", knob="process.nice", places=("engine", "market"), wanted="-5", now="0",
+                state="drifted", since=0, looked=0,
+            ),
+        ),
     }  # fmt: skip
     return document.Telemetry(**{**shown, **fields})  # type: ignore[arg-type]
 
@@ -125,6 +131,8 @@ def test_both_formats_say_the_same(openmetrics: bool) -> None:
     assert value(found, "tvops_core_busy_ratio", core="0") == 0.5
     assert value(found, "tvops_server_longest_seconds", role="ledger", event="fork") == 0.02
     assert value(found, "tvops_events_total") == 41
+    assert value(found, "tvops_knobs_places", state="drifted") == 2
+    assert value(found, "tvops_knobs_places", state="in force") == 0
 
 
 class _Families(Collector):
