@@ -40,14 +40,18 @@ def fit(text: str, width: int, right: bool = False) -> str:
 
 
 def cut(line: Line, width: int) -> Line:
-    """Give the first ``width`` columns of a line."""
+    """Give the first ``width`` columns of a line; text that is cut in its midst ends in an ellipsis."""
     spans, left = [], width
     for span in line:
         if left <= 0:
             break
-        spans.append(span if len(span.text) <= left else span._replace(text=span.text[:left]))
+        spans.append(span if len(span.text) <= left else span._replace(text=_cut_text(span.text, left)))
         left -= len(span.text)
     return tuple(spans)
+
+
+def _cut_text(text: str, width: int) -> str:
+    return text[:width] if not text[width:].strip() else f"{text[: width - 1]}…"
 
 
 def between(left: Line, right: Line, width: int) -> Line:
