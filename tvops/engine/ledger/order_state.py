@@ -28,7 +28,7 @@ from tvops.engine.telemetry.recorder import Recorder
 
 ORDERS, POSITIONS = "state:{0}:orders", "state:{0}:positions:"
 MAX_CHANGES = 128
-"""Changed orders after which a sync does not wait any longer: a larger one holds the event loop up for over a ms."""
+"""Changed orders after which a sync does not wait any longer: larger ones hold the event loop up for over 1 ms."""
 
 _CHUNK = 1024  # rows of one entry, fields of one HSET
 _RETRY_SECONDS = 0.5
