@@ -68,7 +68,11 @@ def test_poisson_arrivals_have_the_rate_and_the_spread_of_a_poisson_process() ->
     assert not np.array_equal(times[:100], arrivals([Phase(100, 1000)], seed=8)[:100])
 
 
-@given(phases, st.integers(2, 7))
+# Where the rate is almost nothing, what rounding does to a request is seconds of time.
+brisk = st.builds(Phase, seconds=st.floats(0.1, 20), rate=st.floats(1, 500), to=st.none() | st.floats(1, 500))
+
+
+@given(st.lists(brisk, min_size=1, max_size=5), st.integers(2, 7))
 def test_even_arrivals_of_several_processes_are_even_together(given_phases: list[Phase], count: int) -> None:
     load = Load(door="redis", rate=1.0)
     plan = Plan(
@@ -77,8 +81,7 @@ def test_even_arrivals_of_several_processes_are_even_together(given_phases: list
     parts = [arrivals(part.phases, None, part.share) for part in split(plan, count)]
     together, alone = np.sort(np.concatenate(parts)), arrivals(given_phases)
     assert len(together) == len(alone)
-    # to within what rounding does where a ramp begins or ends at a rate of almost nothing
-    assert np.abs(together - alone).max(initial=0) < 1_000_000
+    assert np.abs(together - alone).max(initial=0) < 1_000
 
 
 def test_a_ramp_reaches_its_rate() -> None:
