@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -157,17 +158,20 @@ def test_a_stall_appears_in_the_stages_and_as_an_event(stack: Stack) -> None:
         least = STALL_SECONDS * 1e9
         return reply.maximum >= least and lag.maximum >= least - 10e6  # a timer may have been about to be due
 
+    def told() -> bool:
+        """Among the shorter pauses of a busy host."""
+        texts = [e.text for e in read(stack)[0].events if "could not run" in e.text and "engine" in e.about]
+        lengths = [float(length) for text in texts for length in re.findall(r"([\d.]+) ms", text)]
+        return max(lengths, default=0.0) >= 1000 * STALL_SECONDS - 10
+
     with Load(stack, connections=8):
         until(stalled)
-        events = until(
-            lambda: [e for e in read(stack)[0].events if "could not run" in e.text and "engine" in e.about]
-        )
-    longest = max(float(event.text.rpartition("for ")[2].split()[0]) for event in events)
-    assert longest >= 1000 * STALL_SECONDS - 10
+        until(told)
 
 
 def test_a_restart_is_an_event_and_counts_against_uptime(stack: Stack) -> None:
     before = read(stack)[1].pid
+    until(lambda: "ready after" in stack.log.read_text())  # the supervisor knows that it served
     stack.processes()["market"].kill()
     time.sleep(0.5)
     stack.wait_ready()
