@@ -23,7 +23,7 @@ from tests.stack import Stack, free_port
 from tests.top_documents import BEGIN, GATEWAY, MARKET, SECOND, STACK, Engine, Market, model_after
 from tvops.telemetry_client import Reading
 from tvops.top.addresses import Stack as Watched
-from tvops.top.app import Top
+from tvops.top.app import PACES_NS, Top
 from tvops.top.choices import read_choices
 from tvops.top.desk import Desk
 from tvops.top.frame import VIEWS
@@ -108,6 +108,7 @@ class Screen:
 
     async def feed(self, *readings: Reading) -> str:
         self.source.readings.extend(readings)
+        self.clock.now = max(self.clock.now, *(reading.received for reading in readings))
         self.app.tick()
         await self.pilot.pause()
         return self.text
@@ -351,17 +352,19 @@ async def test_the_trend_can_be_hidden() -> None:
         assert "trend" in screen.lines[2]
 
 
-async def test_charts_take_new_figures_twice_a_second_and_keys_at_once() -> None:
+@pytest.mark.parametrize("view", PACES_NS)
+async def test_costly_views_take_new_figures_at_their_pace_and_keys_at_once(view: str) -> None:
     model, _ = model_after(30)
     last = model.sources[GATEWAY].document
     async with showing(size=(120, 40), desk=Desk(model)) as screen:
-        await screen.press("2")
+        screen.desk.show(view)
+        await screen.press("j")
         drawn = screen.app.last_lines
         screen.source.readings.append(Reading(GATEWAY, last, "", 30 * SECOND, True))
         screen.app.tick()
         assert screen.app.last_lines is drawn  # taken in, not drawn yet
         assert not screen.source.readings
-        screen.clock.now += SECOND // 2
+        screen.clock.now += PACES_NS[view]
         screen.app.tick()
         assert screen.app.last_lines is not drawn
         drawn = screen.app.last_lines
@@ -503,7 +506,7 @@ async def test_several_stacks_are_shown_one_at_a_time() -> None:
     async with showing(desk=Desk(model)) as screen:
         assert "127.0.0.1:8000,8001 BREACH" in screen.lines[2]
         text = await screen.feed(
-            Reading(other.urls[0], None, "does not take connections within 2 s", 30 * SECOND, False)
+            Reading(other.urls[0], None, "does not take connections within 2 s", 31 * SECOND, False)
         )
         assert "10.0.0.7:8000 lost" in text
         await screen.press("]")
