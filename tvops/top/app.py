@@ -27,7 +27,7 @@ from tvops.top.recording import Writer
 from tvops.top.scene import BookReading
 from tvops.top.styles import styles_of
 
-PACES_NS = {"overview": 450_000_000, "latency": 700_000_000, "history": 950_000_000}
+PACES_NS = {"overview": 450_000_000, "orders": 450_000_000, "latency": 700_000_000, "history": 950_000_000}
 """Least time between two drawings of new figures, in the views that cost most; slices of history are seconds."""
 
 CHORDS = {"o": "sort", "c": "columns"}
