@@ -10,6 +10,7 @@ from tvops import cli
 from tvops.bench.capacity import Capacity, Step, assess, search
 from tvops.bench.capacity_text import sentences, summary
 from tvops.bench.scaling import fit_demand, fit_scaling, usl
+from tvops.bench.stolen_time import StolenTime
 
 LOADS = np.array([1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64], float)
 
@@ -188,6 +189,21 @@ def test_what_others_do_on_the_host_is_told():
     assert "Other processes kept 1.4 of the 2 cores busy" in summary(busy)
     assert "Other processes" not in summary(quiet)
     assert "2 cores, steps of 5 s; orders: p99 at most 20 ms" in summary(quiet)
+
+
+def test_time_that_the_hypervisor_took_is_told():
+    about = {
+        "started": 1,
+        "seed": 1,
+        "seconds": 5,
+        "cores": 2,
+        "fingerprint": None,
+        "dimensions": (),
+        "targets": (),
+    }
+    assert "gave 12.3 % of the cores' time to others" in summary(Capacity(stolen_percent=12.345, **about))
+    assert "hypervisor" not in summary(Capacity(stolen_percent=0.9, **about))
+    assert 0 <= StolenTime().percent() <= 100
 
 
 def test_loads_that_are_counted_stay_whole():

@@ -89,6 +89,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: Fingerprint | None
     dimensions: tuple[Dimension, ...]
     others: float = 0.0  # cores that were busy before anything was started
+    stolen_percent: float = 0.0  # of the time of all cores meanwhile, by the hypervisor
     caveats: tuple[str, ...] = (
         "Generator and stack share this host: a load made elsewhere leaves the stack more of it.",
         "Each kind of load was stepped up with the others at rest; all at once carry less.",

@@ -7,6 +7,7 @@ from typing import Final
 
 from tvops.bench.capacity import Capacity, Dimension
 from tvops.bench.scaling import Demand, Estimate, Scaling
+from tvops.bench.stolen_time import stolen_told
 
 OTHERS: Final = 0.2
 """Cores that others keep busy, from which on they are told."""
@@ -22,7 +23,7 @@ def summary(capacity: Capacity) -> str:
 
 def notes(capacity: Capacity) -> list[str]:
     """Say what has to be known to read the rest."""
-    said = ["Values in brackets are 95 % intervals.", *capacity.caveats]
+    said = [*stolen_told(capacity.stolen_percent), "Values in brackets are 95 % intervals.", *capacity.caveats]
     if capacity.others >= OTHERS:
         said.insert(
             0,

@@ -24,6 +24,7 @@ from tvops.bench.scenario import Scenario, phases_of
 from tvops.bench.searching import search_knee
 from tvops.bench.spawned import OwnStackProcess
 from tvops.bench.stack_figures import StackWatch
+from tvops.bench.stolen_time import StolenTime, stolen_told
 from tvops.errors import TvopsError, UsageError
 from tvops.tuning.fingerprint import fingerprint
 from tvops.tuning.host import Host
@@ -134,6 +135,7 @@ class _Run:
         self.watch.forget()
         before = await self.watch.figures()
         children = self._children(scenario)
+        stolen = StolenTime()
         try:
             await _all(child.start() for child in children)
             lead = int(_LEAD_SECONDS * 1e9)
@@ -146,7 +148,7 @@ class _Run:
         measured = begin + int(scenario.warm_up * 1e9)
         operations = _operations(finished)
         seconds = max((end.end - measured) / 1e9 for end in finished)
-        memory = self.watch.samples(measured)
+        memory, percent = self.watch.samples(measured), stolen.percent()
         return Result(
             name=scenario.name,
             started=started,
@@ -166,7 +168,8 @@ class _Run:
             memory=memory,
             before=before,
             after=await self.watch.figures(),
-            notes=(*self._notes(), *rejections_told(operations)),
+            stolen_percent=round(percent, 2),
+            notes=(*self._notes(), *stolen_told(percent), *rejections_told(operations)),
         )
 
     def _partial(self, operations: Sequence[Operation]) -> str:

@@ -135,6 +135,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     memory: tuple[MemorySample, ...] = ()
     before: dict[str, float] = {}  # the stack's own figures: "engine.stage.gateway_to_reply.p99_ns", …
     after: dict[str, float] = {}
+    stolen_percent: float = 0.0  # of the time of all cores, by the hypervisor
     notes: tuple[str, ...] = ()
 
     @property

@@ -20,6 +20,7 @@ from tvops.bench.result import Result
 from tvops.bench.scenario import OwnStack, Scenario, Targets
 from tvops.bench.sides import running
 from tvops.bench.spawned import OwnStackProcess
+from tvops.bench.stolen_time import StolenTime
 from tvops.tuning.fingerprint import fingerprint
 from tvops.tuning.host import Host
 
@@ -139,7 +140,7 @@ def measure_capacity(kinds: tuple[str, ...], options: Options, told: Told) -> Ca
     Raises:
         TvopsError: a stack or a generator does not start.
     """
-    started, others = time.time_ns(), _busy_cores(_REST_SECONDS)
+    started, others, stolen = time.time_ns(), _busy_cores(_REST_SECONDS), StolenTime()
     measured = {"orders": _orders, "ticks": _ticks, "sessions": _sessions}
     dimensions = [measured[kind](options, told) for kind in kinds]
     return Capacity(
@@ -149,6 +150,7 @@ def measure_capacity(kinds: tuple[str, ...], options: Options, told: Told) -> Ca
             for kind in kinds
         ),
         fingerprint=fingerprint(Host()), dimensions=tuple(dimensions), others=others,
+        stolen_percent=stolen.percent(),
     )  # fmt: skip
 
 
