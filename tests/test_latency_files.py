@@ -94,13 +94,32 @@ def test_what_cannot_be_written_is_told(saved: Result, tmp_path: Path, capsys: p
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def document(second: int, samples: list[int], *, process: str = "engine", pid: int = 11) -> Telemetry:
+@pytest.mark.parametrize("name", ["/../../../outside", "../x", "a, b", "a b", "a\0b", "-x", "x" * 400, "\x1b[31m"])
+def test_a_result_names_no_file_outside_of_the_folder_and_no_broken_tag(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, folder = tmp_path / "strange.json", tmp_path / "hgrm"
+    path.write_bytes(msgspec.json.encode(result(operation(1, key=f".{name}", seconds=1))))
+    for words in (("--hgrm", str(folder)), ("--hlog", str(tmp_path / "x.hlog"))):
+        assert cli.run(["bench", "report", str(path), *words]) == 2
+        said = capsys.readouterr().err
+        assert "is no name of a histogram" in said
+        assert said.count("\n") == 1
+        assert len(said) < 300
+        assert said.strip().isprintable()
+    assert {file.name for file in tmp_path.iterdir()} == {"strange.json", "hgrm"}
+    assert not list(folder.iterdir())
+
+
+def document(
+    second: int, samples: list[int], *, process: str = "engine", pid: int = 11, name: str = "gateway_to_reply"
+) -> Telemetry:
     """Give what a process tells that has recorded ``samples`` since its start."""
     stage = Stage("request received", pack(counts_of(samples), max(samples, default=0)))
     now = BEGIN + second * SECOND
     return Telemetry(
         process=process, version="1", pid=pid, started=BEGIN if pid == 11 else now - SECOND // 2, time=now,
-        health={}, stats={}, stages={"gateway_to_reply": stage}, metrics=(), events=(),
+        health={}, stats={}, stages={name: stage}, metrics=(), events=(),
     )  # fmt: skip
 
 
@@ -166,6 +185,42 @@ def test_several_stacks_have_their_names_in_the_tags(tmp_path: Path) -> None:
     writer.close()
     assert cli.run(["top", "--replay", str(path), "--hlog", str(log)]) == 0
     assert set(Log(log).histograms) == {"a:8000.engine.gateway_to_reply", "b:8000.market.gateway_to_reply"}
+
+
+def test_ports_and_strange_names_of_stacks_make_tags_that_can_be_read(tmp_path: Path) -> None:
+    path, log, folder = tmp_path / "recording", tmp_path / "x.hlog", tmp_path / "hgrm"
+    writer = Writer(path, (Stack("a:8000,8001", (GATEWAY,)), Stack("/../ \n/b", (MARKET,))))
+    for reading in readings():
+        writer.add(reading, BEGIN)
+    writer.close()
+    names = {"a:8000+8001.engine.gateway_to_reply", "+..++++b.market.gateway_to_reply"}
+    assert cli.run(["top", "--replay", str(path), "--hlog", str(log), "--hgrm", str(folder)]) == 0
+    assert set(Log(log).histograms) == names
+    assert {file.name for file in folder.iterdir()} == {f"{name}.hgrm" for name in names}
+
+
+STRANGE = ("{outside}/ABS", "../outside/x", "a, b", "a\0b", "x" * 400, "\x1b]0;x\x07")
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+@pytest.mark.parametrize("field", ["process", "name"])
+def test_a_recording_does_not_choose_where_files_are_written(
+    field: str, strange: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside, folder, log = tmp_path / "outside", tmp_path / "hgrm", tmp_path / "x.hlog"
+    outside.mkdir()
+    path, writer = tmp_path / "recording", Writer(tmp_path / "recording", (STACK,))
+    for second in range(3):
+        fields = {field: strange.format(outside=outside)}
+        for url, strangers in ((GATEWAY, fields), (MARKET, {"process": "market"})):
+            made = document(second, samples_of(1) * (second + 1), **strangers)  # type: ignore[arg-type]
+            writer.add(Reading(url, made, "", 0, True), made.time)
+    writer.close()
+    assert cli.run(["top", "--replay", str(path), "--hgrm", str(folder), "--hlog", str(log)]) == 0
+    assert not list(outside.iterdir())
+    assert [file.name for file in folder.iterdir()] == ["market.gateway_to_reply.hgrm"]
+    assert set(Log(log).histograms) == {"market.gateway_to_reply"}
+    assert not capsys.readouterr().err
 
 
 def test_a_log_is_not_written_over_and_forms_exclude_each_other(

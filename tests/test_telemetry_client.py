@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.stack import free_port
-from tvops.engine.telemetry.document import Stage, Telemetry
+from tvops.engine.telemetry.document import Metric, Stage, Telemetry
 from tvops.engine.telemetry.histogram import Histogram, empty, pack
 from tvops.errors import UsageError
 from tvops.telemetry_client import MAX_ANSWER_BYTES, Reading, TelemetryClient
@@ -108,6 +108,33 @@ def histogram(buckets: bytes, counts: bytes) -> bytes:
     return damaged(stages={"s": Stage("s", Histogram(buckets, counts))})
 
 
+def named(
+    process: str = "engine", stage: str = "s", service: str = "s", figures: str = "s", metric: str = "m"
+) -> bytes:
+    row = Metric(name=metric, text="", unit="ms", value=1, target=1, limit=1, state="ok", since=0)
+    return damaged(
+        process=process, stages={stage: GOOD.stages["loop_lag"]}, health={service: ("ok", "")},
+        stats={figures: {}}, metrics=(row,),
+    )  # fmt: skip
+
+
+STRANGE_NAMES = [
+    *itertools.product(
+        ("process", "stage", "service", "figures", "metric"),
+        ("", "/tmp/x", "../../x", "..", ".x", "a\0b", "a\n", "a, b", "\x1b]0;x\x07", "ü", "x" * 400),
+    ),
+    ("process", "a b"),
+    ("stage", "a b"),
+]
+
+
+async def test_names_of_several_words_are_those_of_services_and_metrics() -> None:
+    async with endpoint(
+        says(answer(named(service="ledger server", figures="ledger server", metric="a b")))
+    ) as url:
+        assert (await poll(url)).telemetry
+
+
 @pytest.mark.parametrize(
     ("data", "error"),
     [
@@ -123,6 +150,8 @@ def histogram(buckets: bytes, counts: bytes) -> bytes:
         (answer(histogram(b"\x01", b"")), "something that is not telemetry"),
         (answer(histogram(b"\xff\xff", bytes(8))), "something that is not telemetry"),
         (answer(histogram(b"\x01\x00", bytes(16))), "something that is not telemetry"),
+        *((answer(named(**{field: name})), "something that is not telemetry") for field, name in STRANGE_NAMES),
+        (answer(damaged(stages={f"s{n}": GOOD.stages["loop_lag"] for n in range(257)})), "is not telemetry"),
         (answer(damaged(schema=99)), "schema 99"),
         (answer(b"x" * 100)[:-50], "broke off in the middle"),
         (answer(b"", "401 Unauthorized"), "needs an API key; set a valid one in $TVOPS_API_KEY"),

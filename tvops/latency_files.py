@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Final
 
 from tvops.engine.telemetry.export import Interval, render_hgrm, render_hlog
 from tvops.engine.telemetry.histogram import Counts
 from tvops.errors import UsageError
 from tvops.whole_files import SHARED, check_place, write_whole
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_:+][A-Za-z0-9._:+-]{0,199}")
+_SHOWN: Final = 60
+
+
+def check_name(name: str) -> str:
+    """Give the name of a histogram back, fit for a file and for a tag of a log; raise UsageError where it is not.
+
+    Names come from documents, recordings and results, which may be anybody's: none may leave its folder.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name[:_SHOWN]!r}: is no name of a histogram (letters, digits and ._:+-, at most 200 of them); "
+            "the file or stack that it comes from was not made by tvops"
+        )
+    return name
 
 
 def place_for_hgrm(folder: Path) -> None:
@@ -21,12 +39,25 @@ def place_for_hgrm(folder: Path) -> None:
 
 
 def write_hgrm(folder: Path, histograms: Mapping[str, Counts]) -> None:
-    """Write a percentile distribution of each histogram, in ms, as ``NAME.hgrm``; raise UsageError as files do."""
+    """Write a percentile distribution of each histogram, in ms, as ``NAME.hgrm``, or none at all.
+
+    Raises:
+        UsageError: a name is none for a file, or a file cannot be written.
+    """
+    for name in histograms:
+        check_name(name)
     place_for_hgrm(folder)
     for name, counts in histograms.items():
         write_whole(folder / f"{name}.hgrm", "".join(render_hgrm(counts)).encode(), SHARED)
 
 
 def write_hlog(path: Path, start: int, intervals: Iterable[Interval]) -> None:
-    """Write a histogram log that begins at ``start`` (ns since 1970); raise UsageError as files do."""
+    """Write a histogram log that begins at ``start`` (ns since 1970).
+
+    Raises:
+        UsageError: a tag is none, or the file cannot be written.
+    """
+    intervals = list(intervals)
+    for interval in intervals:
+        check_name(interval.tag)
     write_whole(path, "".join(render_hlog(start, intervals)).encode(), SHARED)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import ssl
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 import httptools
@@ -28,6 +29,9 @@ PATH = "/telemetry"
 MAX_ANSWER_BYTES = 8 << 20
 _PIECE = 1 << 16
 _SHOWN = 120  # letters of what a stranger says
+_WORD: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_WORDS: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ -]{0,99}")
+_MOST_STAGES: Final = 256
 
 _decoder = msgspec.msgpack.Decoder(Telemetry)
 _json_decoder = msgspec.json.Decoder(Telemetry)
@@ -76,6 +80,26 @@ class TelemetryClient:
 
     async def __aexit__(self, *error: object) -> None:
         await self.close()
+
+
+def check_document(document: Telemetry) -> None:
+    """Refuse a document whose names no stack gives: they become parts of tables, tags and names of files.
+
+    A process and a stage are one word; services and metrics may have blanks between words, as `ledger server` has.
+
+    Raises:
+        ValueError: a name is none, there are too many stages, or a histogram is none.
+    """
+    for name in (document.process, *document.stages):
+        if not _WORD.fullmatch(name):
+            raise ValueError("a process or a stage has a name that is none")
+    for name in (*document.health, *document.stats, *(metric.name for metric in document.metrics)):
+        if not _WORDS.fullmatch(name):
+            raise ValueError("a service or a metric has a name that is none")
+    if len(document.stages) > _MOST_STAGES:
+        raise ValueError(f"has more than {_MOST_STAGES} stages")
+    for stage in document.stages.values():
+        stage.histogram.check()
 
 
 class _ReadingError(Exception):
@@ -214,8 +238,7 @@ def _decode(answer: _Answer) -> Telemetry:
     decoder: Any = _json_decoder if kind == b"application/json" else _decoder
     try:
         telemetry: Telemetry = decoder.decode(answer.body)
-        for stage in telemetry.stages.values():
-            stage.histogram.check()
+        check_document(telemetry)
     except (ValueError, RecursionError):
         raise _ReadingError("answers with something that is not telemetry") from None
     if telemetry.schema != SCHEMA:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -16,13 +17,16 @@ from tvops.engine.telemetry.document import Telemetry
 from tvops.engine.telemetry.export import Interval, render_hlog
 from tvops.engine.telemetry.histogram import Counts, empty
 from tvops.errors import UsageError
-from tvops.latency_files import place_for_hgrm, write_hgrm
+from tvops.latency_files import check_name, place_for_hgrm, write_hgrm
 from tvops.telemetry_client import Reading, TelemetryClient
 from tvops.top.addresses import Stack
 from tvops.whole_files import check_place
 
 _ENOUGH: Final = 0.9
 """Share of an interval after which the next document ends it: they do not come to the millisecond."""
+
+_NO_TAG: Final = re.compile(r"[^A-Za-z0-9._:-]")
+"""What a stack's name may have and a tag may not: the comma of `trade-1:8000,8001`, what a recording says."""
 
 
 def live_readings(stacks: tuple[Stack, ...], api_key: str, count: int, seconds: float) -> Iterator[Reading]:
@@ -48,14 +52,18 @@ class Intervals:
             stacks: that are read; a tag has the name of its stack in it where there are several.
             seconds: that an interval is long, or longer where documents are rarer.
         """
-        self._names = {url: f"{stack.name}." if len(stacks) > 1 else "" for stack in stacks for url in stack.urls}
+        self._names = {url: _prefix(stack) if len(stacks) > 1 else "" for stack in stacks for url in stack.urls}
         self._length = int(seconds * _ENOUGH * 1e9)
         self._before: dict[str, Telemetry] = {}
         self.begin = 0
         """When the first document was made, ns since 1970."""
 
     def take(self, reading: Reading) -> Iterator[Interval]:
-        """Give the intervals that end with a reading; nothing where it holds no telemetry."""
+        """Give the intervals that end with a reading; nothing where it holds no telemetry.
+
+        Raises:
+            UsageError: a tag would have a name that is none.
+        """
         document = reading.telemetry
         if document is None or reading.url not in self._names:
             return
@@ -73,8 +81,12 @@ class Intervals:
             earlier = before.stages.get(name) if same else None
             counts = stage.histogram.unpack() - (earlier.histogram.unpack() if earlier else empty())
             # processes count on while a document is put together, so that one may lack what the one before had
-            tag = f"{self._names[reading.url]}{document.process}.{name}"
+            tag = check_name(f"{self._names[reading.url]}{document.process}.{name}")
             yield Interval(start, document.time - start, np.maximum(counts, 0), tag)
+
+
+def _prefix(stack: Stack) -> str:
+    return f"{_NO_TAG.sub('+', stack.name)}."
 
 
 def check_exports(hgrm: Path | None, hlog: Path | None) -> None:
@@ -100,7 +112,7 @@ def export(
         hlog: file for a line for each interval and stage.
 
     Raises:
-        UsageError: a file cannot be written.
+        UsageError: a file cannot be written, or would have a name that is none.
     """
     maker, totals = Intervals(stacks, seconds), dict[str, Counts]()
 

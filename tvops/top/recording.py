@@ -18,7 +18,7 @@ import zstandard
 
 from tvops.engine.telemetry.document import Telemetry
 from tvops.errors import TvopsError, UsageError
-from tvops.telemetry_client import Reading
+from tvops.telemetry_client import Reading, check_document
 from tvops.top.addresses import Stack
 
 MAGIC: Final = b"tvops top recording 1\n"
@@ -142,8 +142,7 @@ class Recording:
         try:
             frame = self._decoder.decode(self._read(number + 1))
             if frame.telemetry is not None:
-                for stage in frame.telemetry.stages.values():
-                    stage.histogram.check()
+                check_document(frame.telemetry)
         except (ValueError, zstandard.ZstdError):
             return Reading("", None, "the recording is damaged here", 0, False)
         return Reading(frame.url, frame.telemetry, frame.error, self.times[number], frame.connected)
