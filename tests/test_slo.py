@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from websockets.sync.client import connect
 
 from tests.stack import Stack, free_port
 from tvops.engine.telemetry.document import Metric, Telemetry
 from tvops.engine.telemetry.targets import load_targets
-from tvops.slo import Port, Row, lines, rows_of, worst
+from tvops.slo import Port, Row, lines, rows_of, with_outages, worst
 from tvops.telemetry_client import Reading, TelemetryClient
 
 STALL_SECONDS = 0.3
@@ -136,6 +137,29 @@ def test_a_port_that_is_away_is_told(stack: Stack) -> None:
     assert slo("--gateway", "nonsense").returncode == 2
 
 
+def test_an_outage_that_is_over_is_not_ok(stack: Stack) -> None:
+    """The market worker stands still for longer than a look waits, and answers again for the rest of the watch."""
+    command = [sys.executable, "-m", "tvops", "slo", "--gateway", stack.gateway, "--market", stack.market]
+    market = stack.processes()["market"]
+    market.suspend()
+    with subprocess.Popen([*command, "--watch", "6", "--json"], stdout=-1, stderr=-1, text=True) as watching:
+        asked = psutil.Process(watching.pid)
+        until(lambda: any(c.raddr and c.raddr.port == stack.market_port for c in asked.net_connections("tcp4")))
+        time.sleep(2.5)
+        market.resume()
+        printed, said = watching.communicate(timeout=60)
+    report = json.loads(printed)
+    assert watching.returncode == 3
+    assert not report["ok"]
+    assert list(report["unreachable"]) == [stack.market]
+    assert re.search(r"does not answer within 2 s \(\d of \d times\)", said)
+    rows = {(row["metric"], row["process"]): row for row in report["rows"]}
+    sessions = rows["tv_max_concurrent_sessions", "market"]
+    assert sessions["state"] == "no data"
+    assert sessions["detail"].startswith(f"{stack.market} does not answer")
+    assert rows["tv_max_concurrent_sessions", "engine"]["state"] == "ok"
+
+
 def test_without_load_targets_without_data_are_told_and_not_ok(stack: Stack) -> None:
     def quiet() -> subprocess.CompletedProcess[str] | None:
         done = slo("--gateway", stack.gateway, "--market", stack.market)
@@ -240,3 +264,15 @@ def test_the_worst_state_stays() -> None:
         rows = worst(rows, [row(state, value)])
     assert [(kept.state, kept.value) for kept in rows] == [("breach", 1.0)]
     assert lines(rows)[1].split()[-1] == "breach"
+
+
+def test_an_outage_hides_what_was_ok_and_not_what_was_seen_to_be_bad() -> None:
+    fields = {"metric": "m", "text": "", "unit": "", "target": 1, "limit": 2, "value": 1.0}
+    rows = [
+        Row(**fields, process=process, state=state)  # type: ignore[arg-type]
+        for process, state in (("engine", "ok"), ("market", "ok"), ("market", "warn"), ("market", "breach"))
+    ]
+    after = with_outages(rows, {"market": "away"})
+    assert [(row.state, row.detail) for row in after] == [
+        ("ok", ""), ("no data", "away"), ("warn", ""), ("breach", ""),
+    ]  # fmt: skip

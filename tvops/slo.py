@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -47,7 +48,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     ok: bool
     time: int  # ns since 1970
     seconds: float  # how long the stack was watched
-    unreachable: dict[str, str]  # URL -> why
+    answered: bool  # some port gave telemetry at some time
+    unreachable: dict[str, str]  # URL of each port that did not answer at some time -> why
     rows: tuple[Row, ...]
 
 
@@ -100,25 +102,54 @@ def worst(before: Iterable[Row], now: Sequence[Row]) -> list[Row]:
     return result
 
 
+def with_outages(rows: Sequence[Row], outages: Mapping[str, str]) -> list[Row]:
+    """Give the rows, those that were ok without data where their process did not answer for a while.
+
+    What nobody could see may have been anything; a warning or a breach that was seen stays what it is.
+
+    Args:
+        rows: of a whole watch.
+        outages: process -> why it was not seen.
+    """
+    return [
+        msgspec.structs.replace(row, state="no data", detail=outages[row.process])
+        if row.state == "ok" and row.process in outages
+        else row
+        for row in rows
+    ]
+
+
 async def watch(
     ports: Sequence[Port], targets: Sequence[Target], own: bool, api_key: str, seconds: float
 ) -> Report:
-    """Ask the ports for ``seconds``, once a second (0: once), and judge by the worst that was seen."""
+    """Ask the ports for ``seconds``, once a second (0: once), and judge by the worst that was seen.
+
+    A port that did not answer at some time is not ok, also when it answers again.
+    """
     begun = time.monotonic()
     rows: list[Row] = []
+    polls, missed, whys = 0, Counter[Port](), dict[Port, str]()
     async with TelemetryClient([port.url for port in ports], api_key) as client:
         while True:
             readings = await client.poll()
+            polls += 1
+            away = {port: r.error for port, r in zip(ports, readings, strict=True) if r.telemetry is None}
+            missed.update(away.keys())
+            whys |= away
             rows = worst(rows, rows_of(ports, readings, targets, own))
             left = begun + seconds - time.monotonic()
             if left <= 0:
                 break
             await asyncio.sleep(min(1.0, left))
+    if polls > 1:
+        whys = {port: f"{why} ({missed[port]} of {polls} times)" for port, why in whys.items()}
+    rows = with_outages(rows, {port.process: f"{port.url} {why}" for port, why in whys.items()})
     return Report(
-        ok=bool(rows) and all(row.state == "ok" for row in rows),
+        ok=bool(rows) and not whys and all(row.state == "ok" for row in rows),
         time=time.time_ns(),
         seconds=round(time.monotonic() - begun, 3),
-        unreachable={reading.url: reading.error for reading in readings if reading.telemetry is None},
+        answered=any(missed[port] < polls for port in ports),
+        unreachable={port.url: why for port, why in whys.items()},
         rows=tuple(rows),
     )
 
