@@ -219,6 +219,7 @@ async def test_risk_controls_hold_and_are_lifted(gateway: Running) -> None:
 
 
 async def test_health_stats_metrics_and_config(gateway: Running) -> None:
+    assert not [name for name in (await gateway.client.get("/stats")).json() if name.startswith("reply_")]
     await gateway.order()
     health = await gateway.client.get("/health")
     assert (health.status_code, health.json()["status"]) == (200, "ok")

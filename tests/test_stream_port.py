@@ -72,6 +72,7 @@ async def test_pages_of_the_service(bus: Bus) -> None:
     publisher = Publisher(bus)
     async with serving(bus) as service, client(service) as c:
         await c.ask(op="subscribe", channel="ticks", symbols=["BTC-USDT"], encoding="binary")
+        assert "latency_p99_ms" not in service.stats()  # nothing was measured yet
         await publisher.ticks(4)
         await publisher.ticks(2)
         await c.follow(lambda: c.last["seq"] == 6)

@@ -24,6 +24,7 @@ from tvops.engine.gateway.sessions import Sessions
 from tvops.engine.services import Health, State
 from tvops.engine.socket_tuning import SocketOptions
 from tvops.engine.telemetry import document
+from tvops.engine.telemetry.recorder import milliseconds
 from tvops.engine.telemetry.service import TelemetryService
 from tvops.settings import Settings
 
@@ -138,11 +139,10 @@ class GatewayService:
         return Health("ok")
 
     def stats(self) -> dict[str, float | int | str]:
-        """Give the figures of `/stats`."""
+        """Give the figures of `/stats`; of latencies only where there were some."""
         if self._server is None:
             return {}
         entry, sessions = self._entry, self._sessions
-        recent, engine = entry.recent, entry.engine_latency
         return {
             "orders_total": entry.orders,
             "orders_per_s": round(self._orders_per_second, 1),
@@ -155,10 +155,8 @@ class GatewayService:
             "sessions": len(sessions.open),
             "most_sessions": max(sessions.most, len(sessions.open)),
             "sessions_dropped": sessions.dropped,
-            "reply_p50_ms": round(recent.percentile(50) / 1e6, 3),
-            "reply_p99_ms": round(recent.percentile(99) / 1e6, 3),
-            "reply_max_ms": round(recent.maximum / 1e6, 3),
-            "engine_p99_ms": round(engine.percentile(99) / 1e6, 3),
+            **milliseconds(entry.recent, {"reply_p50_ms": 50, "reply_p99_ms": 99, "reply_max_ms": 100}),
+            **milliseconds(entry.engine_latency, {"engine_p99_ms": 99}),
             "memory_mb": round(self._process.memory_info().rss / 2**20, 1),
             "epoch": sessions.streams.epoch,
             **{f"engine.{name}": value for name, value in self._engine.stats().items()},

@@ -33,6 +33,7 @@ from tvops.engine.matching.engine import Engine
 from tvops.engine.projections.orders import OrderTable
 from tvops.engine.records import COMMAND, FIRST_USER_ACCOUNT, EventKind, Reason
 from tvops.engine.services import Health, end_tasks
+from tvops.engine.telemetry.recorder import milliseconds
 from tvops.engine.telemetry.stages import Stages
 from tvops.errors import LedgerError, RefusedError
 from tvops.settings import Settings
@@ -184,8 +185,7 @@ class EngineService:
             "state_sync": self._order_state.latency,
         }
         for name, recorder in stages.items():
-            figures[f"{name}_p50_ms"] = round(recorder.percentile(50) / 1e6, 3)
-            figures[f"{name}_p99_ms"] = round(recorder.percentile(99) / 1e6, 3)
+            figures |= milliseconds(recorder, {f"{name}_p50_ms": 50, f"{name}_p99_ms": 99})
         return figures
 
     def _commands_per_second(self) -> float:

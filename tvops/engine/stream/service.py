@@ -35,6 +35,7 @@ from tvops.engine.stream.intake import Intake
 from tvops.engine.stream.protocol import Catalogue
 from tvops.engine.stream.sessions import Session
 from tvops.engine.telemetry import document, exposition
+from tvops.engine.telemetry.recorder import milliseconds
 from tvops.engine.telemetry.service import TelemetryService
 from tvops.errors import HeldError, UsageError
 from tvops.settings import Settings
@@ -169,7 +170,7 @@ class StreamService:
         return self._health
 
     def stats(self) -> dict[str, float | int | str]:
-        """Give the figures of `/stats`."""
+        """Give the figures of `/stats`; of latencies only where there were some."""
         intake, hub, figures = self._intake, self._hub, self._figures
         latency = figures.latency
         return {
@@ -183,9 +184,7 @@ class StreamService:
             "sessions_refused": self._front.refused,
             "messages_sent": hub.messages + sum(s.messages_sent for s in hub.sessions.values()),
             "ticks_per_s": round(figures.ticks_per_second, 1),
-            "latency_p50_ms": round(latency.percentile(50) / 1e6, 3),
-            "latency_p99_ms": round(latency.percentile(99) / 1e6, 3),
-            "latency_max_ms": round(latency.maximum / 1e6, 3),
+            **milliseconds(latency, {"latency_p50_ms": 50, "latency_p99_ms": 99, "latency_max_ms": 100}),
             "clock_skews": latency.negative,
             "gaps": intake.gaps,
             "damaged_entries": intake.damaged,
@@ -285,7 +284,8 @@ class StreamService:
         logger.info(
             "%s sessions, %s ticks/s, %s batches of %s records, p50 %s ms, p99 %s ms, %s conflations, %s dropped",
             stats["active_connections"], stats["ticks_per_s"], stats["batches_sent"], stats["avg_batch_size"],
-            stats["latency_p50_ms"], stats["latency_p99_ms"], stats["conflations"], stats["clients_dropped"],
+            stats.get("latency_p50_ms", "-"), stats.get("latency_p99_ms", "-"), stats["conflations"],
+            stats["clients_dropped"],
         )  # fmt: skip
 
     # The port

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -147,3 +148,10 @@ class Window:
         present = self._present()
         enough = int(present[0].sum()) >= ENOUGH
         return present if enough or not self._last.any() else (self._last, self._last_skewed)
+
+
+def milliseconds(source: Recorder | Window, percents: Mapping[str, float]) -> dict[str, float]:
+    """Give percentiles in ms, each by the name that ``percents`` has for it; none where there are no latencies."""
+    if not source.counts().any():
+        return {}
+    return {name: round(source.percentile(percent) / 1e6, 3) for name, percent in percents.items()}
