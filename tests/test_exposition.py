@@ -94,6 +94,7 @@ def telemetry(**fields: object) -> document.Telemetry:
         "servers": (
             document.Server(role="ledger", address="unix:///x", up=True, used=5, latency=(("fork", 1, 20),)),
             document.Server(role="market", address="unix:///y", up=False),
+            document.Server(role="results", address="unix:///z", up=True, told=False),
         ),
         "sessions": (document.Session(id=1, peer="p", unsent=9, slow=True),),
         "knobs": (
@@ -158,6 +159,8 @@ def test_what_is_not_known_is_not_there() -> None:
     assert value(found, "tvops_process_growth_bytes_per_second", process="ledger server") is None
     assert value(found, "tvops_server_up", role="market") == 0
     assert value(found, "tvops_server_memory_bytes", role="market") is None
+    assert value(found, "tvops_server_up", role="results") == 1
+    assert value(found, "tvops_server_memory_bytes", role="results") is None
     alone = samples(exposition.render(telemetry(processes=(), host=None, servers=(), stats={}, stages={})))
     names = {name for name, _ in alone}
     assert not any(name.startswith(("tvops_process_", "tvops_host_", "tvops_server_")) for name in names)

@@ -335,9 +335,29 @@ async def test_events_of_latency_are_told(bus: Bus) -> None:
     servers = {server.role: server for server in await ServerProbe(bus).sample()}
     await bus.results.config_set("latency-monitor-threshold", 0)
     await bus.results.latency_reset()
+    assert servers["results"].latency_threshold == 1
     [(event, last, worst)] = servers["results"].latency
     assert event == "command"
     assert worst >= last >= 1
+
+
+async def test_what_an_access_list_refuses_is_not_known(bus: Bus, start_server: Callable[..., Valkey]) -> None:
+    server = start_server()
+    admin, careful = Redis.from_url(server.url), Redis.from_url(server.url, username="careful", password="x")
+    probe = ServerProbe(bus)
+    probe._clients["ledger"] = careful
+    try:
+        await admin.acl_setuser("careful", enabled=True, passwords=["+x"], commands=["+ping", "+latency", "-info"])
+        told = (await probe.sample())[0]
+        await admin.acl_setuser("careful", commands=["+info", "+config"])
+        known = (await probe.sample())[0]
+    finally:
+        await admin.aclose()
+        await careful.aclose()
+    assert told.up
+    assert (told.told, told.latency_threshold) == (False, None)
+    assert (known.told, known.latency_threshold) == (True, 0)
+    assert known.used > 0
 
 
 @pytest.mark.parametrize("what", ["dead", "hung"])

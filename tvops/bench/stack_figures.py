@@ -44,7 +44,7 @@ class StackWatch:
         """Note memory and load of the processes, as far as the stack tells them."""
         for reading in await self._client.poll():
             for process in reading.telemetry.processes if reading.telemetry else ():
-                self.memory.append((monotonic_ns(), process.name, process.pss or process.rss))
+                self.memory.append((monotonic_ns(), process.name, process.memory))
                 self._busy.setdefault(process.name, []).append(process.cpu_percent)
         means = [sum(values) / len(values) for values in self._busy.values()]
         self.busiest = max(means, default=0.0)

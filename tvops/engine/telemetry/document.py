@@ -71,6 +71,16 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     slope: float | None = None  # bytes per second that it grows by; None: not known yet
     leaking: bool = False
 
+    @property
+    def memory(self) -> int:
+        """Bytes that a budget is of: PSS where it is known, else RSS."""
+        return self.pss or self.rss
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether it takes more than it should."""
+        return 0 < self.budget < self.memory
+
 
 class HostLoad(msgspec.Struct, frozen=True, kw_only=True):
     """The machine."""
@@ -91,6 +101,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     address: str  # without secrets
     up: bool
+    told: bool = True  # False: it refused INFO, and what comes from that is not known
     used: int = 0  # bytes
     limit: int = 0  # bytes; 0: none
     policy: str = ""
@@ -100,6 +111,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     commands: int = 0  # per second
     uptime: int = 0  # s
     latency: tuple[tuple[str, int, int], ...] = ()  # LATENCY LATEST: event, latest ms, worst ms
+    latency_threshold: int | None = None  # ms from which on events are kept; 0: they are not; None: not known
     slow: tuple[tuple[int, int, str], ...] = ()  # SLOWLOG: time (s), us, command without its values
 
 
@@ -115,14 +127,6 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     unsent: int = 0  # bytes
     conflations: int = 0  # in a row
     slow: bool = False
-
-
-class Book(msgspec.Struct, frozen=True):
-    """The best levels of an instrument, decimal text."""
-
-    symbol: str
-    bids: tuple[tuple[str, str], ...]  # price, quantity
-    asks: tuple[tuple[str, str], ...]
 
 
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True):

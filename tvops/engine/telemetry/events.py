@@ -128,8 +128,8 @@ class Watch:
             if process.leaking and not (before is not None and before.leaking):
                 rate = f" by {process.slope * 3600 / 2**20:.1f} MiB an hour" if process.slope is not None else ""
                 self._log.add("warn", name, f"its memory grows{rate}")
-            if _over_budget(process) and not (before is not None and _over_budget(before)):
-                shown = f"{_memory(process) / 2**20:.0f} MiB of {process.budget / 2**20:.0f}"
+            if process.over_budget and not (before is not None and before.over_budget):
+                shown = f"{process.memory / 2**20:.0f} MiB of {process.budget / 2**20:.0f}"
                 self._log.add("warn", name, f"takes more memory than it should: {shown}")
         for name in self._processes.keys() - now.keys():
             self._log.add("warn", name, f"process {self._processes[name].pid} is gone")
@@ -147,14 +147,6 @@ class Watch:
                 self._log.add("breach", about, f"does not answer any more at {server.address}")
             elif server.up and not before.up:
                 self._log.add("info", about, "answers again")
-            elif server.up and server.uptime < before.uptime:
+            elif server.told and before.told and server.up and server.uptime < before.uptime:
                 self._log.add("warn", about, "was restarted")
             self._servers[server.role] = server
-
-
-def _memory(process: Process) -> int:
-    return process.pss or process.rss
-
-
-def _over_budget(process: Process) -> bool:
-    return 0 < process.budget < _memory(process)

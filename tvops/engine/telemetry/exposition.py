@@ -325,7 +325,7 @@ def _servers(servers: Sequence[Server]) -> Iterator[Metric]:
         return
     up = GaugeMetricFamily("tvops_server_up", "Whether the server of a role answers.", labels=["role"])
     yield _labelled(up, [([server.role], server) for server in servers], lambda s: s.up)
-    rows = [([server.role], server) for server in servers if server.up]
+    rows = [([server.role], server) for server in servers if server.up and server.told]
     for name, text, read in _SERVER:
         yield _labelled(GaugeMetricFamily(f"tvops_server_{name}", text, labels=["role"]), rows, read)
     for name, text, read in _SERVER_COUNTERS:

@@ -18,6 +18,7 @@ SLOW_COMMANDS: Final = 16
 """Entries of the slow log that are asked for, the newest."""
 
 _MOST_EVENTS = 32
+_THRESHOLD = "latency-monitor-threshold"
 _WITH_SUBCOMMAND = frozenset((
     "ACL", "CLIENT", "CLUSTER", "COMMAND", "CONFIG", "DEBUG", "FUNCTION", "LATENCY", "MEMORY", "OBJECT", "SCRIPT",
     "SLOWLOG", "XGROUP", "XINFO",
@@ -52,19 +53,22 @@ async def _ask(role: str, client: Redis) -> Server:
             pipeline.info("server", "clients", "memory", "stats")
             pipeline.latency_latest()
             pipeline.slowlog_get(SLOW_COMMANDS)
-            info, latency, slow = await pipeline.execute(raise_on_error=False)
+            pipeline.config_get(_THRESHOLD)
+            info, latency, slow, config = await pipeline.execute(raise_on_error=False)
     except (RedisError, OSError, TimeoutError):
         return Server(role=role, address=address, up=False)
-    if not isinstance(info, dict):  # refused: an access list of the server's
-        return Server(role=role, address=address, up=True)
+    told = isinstance(info, dict)  # an access list of the server's may refuse each of them
+    figures = {figure: int(info.get(field, 0)) for figure, field in _FIGURES.items()} if told else {}
     return Server(
         role=role,
         address=address,
         up=True,
-        policy=str(info.get("maxmemory_policy", "")),
+        told=told,
+        policy=str(info.get("maxmemory_policy", "")) if told else "",
         latency=_events(latency) if isinstance(latency, list) else (),
+        latency_threshold=_threshold(config) if isinstance(latency, list) else None,
         slow=tuple(_slow(entry) for entry in slow) if isinstance(slow, list) else (),
-        **{figure: int(info.get(field, 0)) for figure, field in _FIGURES.items()},
+        **figures,
     )
 
 
@@ -76,6 +80,11 @@ def _address(client: Redis) -> str:
 
 def _events(latency: list[Any]) -> tuple[tuple[str, int, int], ...]:
     return tuple((_text(name), int(last), int(worst)) for name, _, last, worst, *_ in latency[:_MOST_EVENTS])
+
+
+def _threshold(config: object) -> int | None:
+    value = _text(config.get(_THRESHOLD, "")) if isinstance(config, dict) else ""
+    return int(value) if value.isdecimal() else None
 
 
 def _slow(entry: dict[str, Any]) -> tuple[int, int, str]:

@@ -54,7 +54,7 @@ class StackWatch:
     def figures(self) -> Iterator[tuple[str, float]]:
         """Give what the operators' metrics need of it, as far as it is known."""
         if self.processes:
-            memory = sum(process.pss or process.rss for process in self.processes)
+            memory = sum(process.memory for process in self.processes)
             yield "stack.memory_mb", memory / 2**20
             yield "stack.busiest_percent", max(process.cpu_percent for process in self.processes)
         parts = [s.used / s.limit for s in self.servers if s.up and s.limit and s.policy == "noeviction"]
