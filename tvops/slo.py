@@ -12,6 +12,7 @@ import msgspec
 from tvops.engine.telemetry.document import Metric, MetricState
 from tvops.engine.telemetry.targets import Target
 from tvops.telemetry_client import Reading, TelemetryClient
+from tvops.top.lines import clean
 
 _RANKS: dict[MetricState, int] = {"no data": 0, "ok": 1, "warn": 2, "breach": 3}
 
@@ -172,8 +173,8 @@ _LEFT = ("metric", "process", "unit", "state")
 
 
 def lines(rows: Sequence[Row], shown_state: Callable[[MetricState], str] = str) -> list[str]:
-    """Give the table as text, its head first; ``shown_state`` may colour a state."""
-    cells = [[title for title, _ in _COLUMNS], *([cell(row) for _, cell in _COLUMNS] for row in rows)]
+    """Give the table as text without control characters, its head first; ``shown_state`` may colour a state."""
+    cells = [[title for title, _ in _COLUMNS], *([clean(cell(row)) for _, cell in _COLUMNS] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     aligned = []
     for number, texts in enumerate(cells):
@@ -183,7 +184,7 @@ def lines(rows: Sequence[Row], shown_state: Callable[[MetricState], str] = str) 
         ]
         if number:
             parts[-1] = shown_state(rows[number - 1].state)
-            detail = rows[number - 1].detail
+            detail = clean(rows[number - 1].detail)
             parts += [f"({detail})"] if detail else []
         aligned.append("  ".join(parts).rstrip())
     return aligned

@@ -43,6 +43,7 @@ def slo(
     from tvops.settings import load_settings
     from tvops.slo import Port, lines
     from tvops.slo import watch as watched
+    from tvops.terminal import say
 
     settings = load_settings({}, file=config)
     gateway = f"http://127.0.0.1:{settings.gateway_port}" if gateway is None else gateway
@@ -54,7 +55,7 @@ def slo(
     key = os.environ.get("TVOPS_API_KEY", "")
     report = asyncio.run(watched(ports, judged, targets is not None, key, watch))
     for url, error in report.unreachable.items():
-        typer.echo(f"tvops: {url}: {error}", err=True)
+        say(f"tvops: {url}: {error}", err=True)
     if not report.answered:
         raise ServerError("no port of the stack gives telemetry; is it up? (tvops serve)")
     if as_json:

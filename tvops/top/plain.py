@@ -16,7 +16,7 @@ from tvops.telemetry_client import TelemetryClient
 from tvops.top.addresses import Stack
 from tvops.top.desk import Desk
 from tvops.top.history import StageHistory, largest
-from tvops.top.lines import plain
+from tvops.top.lines import clean, plain
 from tvops.top.model import Model, Moment, Seen, jitter, metrics_of, stages_of
 from tvops.top.replay import Replay
 
@@ -68,7 +68,7 @@ def csv_head() -> str:
 
 
 def csv_rows(moment: Moment) -> Iterator[str]:
-    """Give a line for each metric; fields without data are empty."""
+    """Give a line for each metric, without control characters; fields without data are empty."""
     for stack, seen in moment.stacks:
         for endpoint, m in metrics_of(seen):
             state = m.state if endpoint.fresh and not endpoint.error else "stale"
@@ -111,5 +111,6 @@ def _stage(history: StageHistory) -> dict[str, Any]:
 
 def _csv(fields: Any) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(["" if field is None else field for field in fields])
+    shown = [clean(field) if isinstance(field, str) else field for field in fields]  # None: an empty field
+    csv.writer(text, lineterminator="").writerow(shown)
     return text.getvalue()
