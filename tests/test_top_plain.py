@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
+import pytest
 
 from tests.top_documents import BEGIN, GATEWAY, STACK, Engine, metric
+from tvops import cli
 from tvops.slo import Port, lines, rows_of
 from tvops.telemetry_client import Reading
 from tvops.top.model import Model
@@ -24,3 +28,42 @@ def test_what_a_stack_says_does_not_steer_a_terminal() -> None:
     head, shown = lines(rows_of(ports, [Reading(GATEWAY, document, "", 0, True)], (), own=False))
     assert shown.endswith("(?]0;title??31m??)")
     assert all(text.isprintable() for text in (line, head, shown))
+
+
+FREE_TO_ASK = ("--gateway", "http://127.0.0.1:1")
+IDLE = [
+    (form, option)
+    for form, options in {
+        "--once": "--hz 2,--theme nord,--record {new},--count 2",
+        "--json": "--hz 2,--theme nord,--record {new},--baseline {new},--view book",
+        "--csv": "--hz 2,--theme nord,--record {new},--baseline {new},--view book",
+        "--hlog {new}": "--hz 2,--theme nord,--record {new},--baseline {new},--view book",
+        "--hgrm {new}": "--hz 2,--theme nord,--record {new},--baseline {new},--view book",
+        "": "--count 2,--seconds 2",
+        "--replay {new} --json": "--count 2",
+        "--replay {new} --hlog {new}": "-n 2",
+        "--replay {new} --once": "--seconds 2",
+    }.items()
+    for option in options.split(",")
+]
+
+
+@pytest.mark.parametrize(("form", "option"), IDLE)
+def test_an_option_that_would_do_nothing_is_refused(
+    form: str, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"{form} {option}".format(new=tmp_path / "new").split()
+    assert cli.run(["top", *words, *(() if "--replay" in form else FREE_TO_ASK)]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert f"{option.split()[0].replace('-n', '--count')}: does nothing with" in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words", ["--once --view book --seconds 0.1", "--csv --count 2 --seconds 0.1", "--json -n 1"]
+)
+def test_options_that_are_heeded_are_taken(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["top", *words.split(), *FREE_TO_ASK]) == 1  # nobody is there
+    assert capsys.readouterr().out

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+from click.core import ParameterSource
 
 from tvops.errors import ServerError, TvopsError, UsageError
 
@@ -21,9 +22,22 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+SCREEN = ""
+_HEEDED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "hertz": ("--hz", (SCREEN,)),
+    "record": ("--record", (SCREEN,)),
+    "theme": ("--theme", (SCREEN,)),
+    "baseline": ("--baseline", (SCREEN, "--once")),
+    "view": ("--view", (SCREEN, "--once")),
+    "count": ("--count", ("--json", "--csv", "--hlog", "--hgrm")),
+    "seconds": ("--seconds", ("--once", "--json", "--csv", "--hlog", "--hgrm")),
+}
+"""Parameters, their options, and the forms of output that heed them."""
+
 
 @app.command()
 def top(
+    context: typer.Context,
     addresses: list[str] | None = typer.Argument(
         None,
         metavar="[ADDRESS]...",
@@ -32,7 +46,9 @@ def top(
     gateway: str | None = typer.Option(None, metavar="URL", help="Gateway of a stack."),
     market: str | None = typer.Option(None, metavar="URL", help="Market data port of that stack."),
     hertz: float = typer.Option(4.0, "--hz", min=0.1, max=20.0, help="How often a second ports are asked."),
-    record: Path | None = typer.Option(None, metavar="FILE", help="Keep everything in a new file."),
+    record: Path | None = typer.Option(
+        None, metavar="FILE", help="Keep what ports tell (books are not kept) in a new file."
+    ),
     replay: Path | None = typer.Option(None, metavar="FILE", help="Play a recording instead of asking ports."),
     baseline: Path | None = typer.Option(None, metavar="FILE", help="A recording to compare with."),
     once: bool = typer.Option(False, "--once", help="Print one frame as text and exit."),
@@ -71,6 +87,8 @@ def top(
         raise UsageError("--once, --json, --csv and the pair of --hlog and --hgrm: give one of them")
     if replay and (addresses or gateway or market or record):
         raise UsageError("--replay: plays a file, so there are no addresses to give and nothing to record")
+    chosen = {"--once": once, "--json": as_json, "--csv": as_csv, "--hlog": hlog, "--hgrm": hgrm}
+    _refuse_idle(context, next((form for form, wanted in chosen.items() if wanted), SCREEN), replay is not None)
     settings = load_settings({}, file=config)
     stacks = find_stacks(addresses or [], gateway, market, settings.gateway_port, settings.market_port)
     if exported:
@@ -83,6 +101,18 @@ def top(
     if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):  # it is drawn on stderr
         raise UsageError("top needs a terminal; without one use --once, --json, --csv, --hlog or --hgrm")
     return _watch(stacks, played, before, hertz, record, theme, view)
+
+
+def _refuse_idle(context: typer.Context, form: str, replayed: bool) -> None:
+    """Raise UsageError where an option is given that would do nothing."""
+    for name, (option, forms) in _HEEDED.items():
+        if context.get_parameter_source(name) is ParameterSource.DEFAULT:
+            continue
+        if form not in forms:
+            where = f"with {form}; leave one of them out" if form else f"without one of {', '.join(forms)}"
+            raise UsageError(f"{option}: does nothing {where}")
+        if replayed and (name == "count" or (name == "seconds" and form == "--once")):
+            raise UsageError(f"{option}: does nothing with --replay here; leave it out")
 
 
 def _print(
