@@ -2,13 +2,15 @@
 
     python benchmarks/telemetry.py                            both
     python benchmarks/telemetry.py --part records             the ways to record, in turns, in one process
-    python benchmarks/telemetry.py --part service --pairs 6   a market data service at 10,000 ticks/s, on and off
+    python benchmarks/telemetry.py --part service --pairs 6   that of both workers at 10,000 ticks/s, on and off
 
 Records: ns of CPU time for each, the call from Python and its share of the counting included, without the loop
 around it; best and median of rounds that take turns. `Plain` is a histogram in Python without any of this.
-Service: the CPU time of a process that serves ticks, over windows in which telemetry is on (with a reader that
-asks for the document 4 times a second, as `tvops top` does) and off, in the order ABBA; and what its records
-cost, which are taken in both, from how many there were. Limits: 100 ns for a record, 2 % of a core for all.
+Service: the CPU time of two processes, of which one serves ticks as the market worker does, and one watches the
+stack as the engine worker does (probes of processes, host and servers; without orders, which would only add their
+records), over windows in which telemetry is on in both (with a reader that asks each for the document 4 times a
+second, as `tvops top` does) and off, in the order ABBA; and what its records cost, which are taken in both, from
+how many there were. Limits: 100 ns for a record, 2 % of a core for all.
 """
 
 from __future__ import annotations
@@ -120,8 +122,8 @@ def show_records() -> None:
     print(f"limit {RECORD_LIMIT_NS} ns for Recorder.record: {'kept' if cost < RECORD_LIMIT_NS else 'NOT kept'}")
 
 
-def run_service(link: Connection, settings: Settings, urls: dict[str, str]) -> None:
-    """Serve; for each message (on, seconds) give the CPU seconds and the records of a window; None ends it."""
+def run_worker(name: str, link: Connection, settings: Settings, urls: dict[str, str]) -> None:
+    """Be a worker; for each message (on, seconds) give CPU seconds and records of a window; None ends it."""
 
     async def read(telemetry: TelemetryService) -> None:
         while True:
@@ -144,16 +146,19 @@ def run_service(link: Connection, settings: Settings, urls: dict[str, str]) -> N
 
     async def serve() -> None:
         bus = await Bus.connect(settings, urls)
-        telemetry = TelemetryService("market", settings, bus)
-        service = StreamService(settings, bus, load_instruments(), telemetry=telemetry)
-        telemetry.watch([service], service.listed_sessions)
+        telemetry = TelemetryService(name, settings, bus)
         telemetry.compile()
-        service.compile()
-        await service.start()
-        link.send(service.port)
+        service = None
+        if name == "market":
+            service = StreamService(settings, bus, load_instruments(), telemetry=telemetry)
+            telemetry.watch([service], service.listed_sessions)
+            service.compile()
+            await service.start()
+        link.send(service.port if service else 0)
         while (message := await asyncio.to_thread(link.recv)) is not None:
             link.send(await window(telemetry, *message))
-        await service.stop()
+        if service:
+            await service.stop()
         await bus.close()
 
     uvloop.run(serve())
@@ -168,13 +173,16 @@ async def time_service(arguments: argparse.Namespace) -> list[tuple[bool, float,
     """Give the windows: whether telemetry was on, % of a core, records per second."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="tvops-") as folder:
-        settings = Settings(data_dir=folder, market_port=arguments.port, services=("market",))
+        settings = Settings(data_dir=folder, market_port=arguments.port)
         servers = EmbeddedServers(settings)
         urls = await servers.start()
         try:
-            ours, theirs = context.Pipe()
-            context.Process(target=run_service, args=(theirs, settings, urls), daemon=True).start()
-            port = await asyncio.to_thread(ours.recv)
+            links = []
+            for name in ("market", "engine"):
+                ours, theirs = context.Pipe()
+                context.Process(target=run_worker, args=(name, theirs, settings, urls), daemon=True).start()
+                links.append(ours)
+            port, _ = [await asyncio.to_thread(link.recv) for link in links]
             arguments.processes, arguments.encoding = 1, "binary"
             clients = Clients(f"http://127.0.0.1:{port}", arguments)
             await clients.start()
@@ -184,12 +192,15 @@ async def time_service(arguments: argparse.Namespace) -> list[tuple[bool, float,
             load = asyncio.create_task(tick(bus, arguments, length))
             windows = []
             for on in order:
-                ours.send((on, arguments.seconds))
-                spent, records = await asyncio.to_thread(ours.recv)
+                for link in links:
+                    link.send((on, arguments.seconds))
+                told = [await asyncio.to_thread(link.recv) for link in links]
+                spent, records = sum(one for one, _ in told), sum(count for _, count in told)
                 windows.append((on, 100 * spent / arguments.seconds, round(records / arguments.seconds)))
             await end_tasks([load])
             await clients.collect()
-            ours.send(None)
+            for link in links:
+                link.send(None)
             await bus.close()
         finally:
             await servers.stop()

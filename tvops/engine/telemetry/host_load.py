@@ -36,15 +36,14 @@ class HostProbe:
         spent = [[b - a for a, b in zip(*pair, strict=True)] for pair in zip(before, cores, strict=True)]
         self._cores = cores
         total, available = self._memory()
-        drops, tcp = self._counters("/proc/net/snmp"), self._counters("/proc/net/netstat")
         return HostLoad(
             cores=tuple(_percent(sum(core) - sum(core[column] for column in _IDLE), sum(core)) for core in spent),
             steal_percent=_percent(sum(core[_STEAL] for core in spent), sum(map(sum, spent))),
             load=os.getloadavg()[0],
             memory=total,
             available=available,
-            udp_drops=drops.get("Udp.RcvbufErrors", 0) + self._udp6_drops(),
-            listen_drops=tcp.get("TcpExt.ListenDrops", 0),
+            udp_drops=self._counter("/proc/net/snmp", "Udp:", "RcvbufErrors") + self._udp6_drops(),
+            listen_drops=self._counter("/proc/net/netstat", "TcpExt:", "ListenDrops"),
             socket_queues=queued_bytes(self._ports),
         )
 
@@ -62,17 +61,14 @@ class HostProbe:
         return total, available
 
     def _udp6_drops(self) -> int:
-        rows = (line.split() for line in self._text("/proc/net/snmp6").splitlines())
-        return next((int(row[1]) for row in rows if row[:1] == ["Udp6RcvbufErrors"]), 0)
+        found = self._text("/proc/net/snmp6").partition("Udp6RcvbufErrors")[2]
+        return int(found.split(maxsplit=1)[0]) if found else 0
 
-    def _counters(self, path: str) -> dict[str, int]:
-        """Read a file of pairs of lines: names, then values."""
-        lines = [line.split() for line in self._text(path).splitlines()]
-        return {
-            f"{names[0].rstrip(':')}.{name}": int(value)
-            for names, values in zip(lines[::2], lines[1::2], strict=False)
-            for name, value in zip(names[1:], values[1:], strict=False)
-        }
+    def _counter(self, path: str, group: str, name: str) -> int:
+        """Give a counter of a file with two lines for each group: names, then values; 0 where it is not there."""
+        lines = [line.split() for line in self._text(path).splitlines() if line.startswith(group)]
+        names, values = lines if len(lines) == 2 else ([], [])
+        return int(values[names.index(name)]) if name in names else 0
 
     def _text(self, path: str) -> str:
         try:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tvops.engine.telemetry.recorder import Recorder
 
-INTERVAL_MS = 5
+INTERVAL_MS = 10
 """Between two looks at the loop.
 
 A stall shows with its length less the time until the next look was due: one of this length always shows, a longer

@@ -26,11 +26,14 @@ from tvops.engine.telemetry.recorder import Recorder
 PERIOD_NS: Final = 1_000_000
 """Between two wake-ups that are due. A pause shows with its length less this at least: one of 5 ms with 4 ms."""
 
-SLACK_NS: Final = 1_000_000
-"""How late the kernel may wake the thread, so that it can do so along with others: that is no pause.
+SLACK_NS: Final = 2_000_000
+"""How late the kernel may wake the thread, so that it can do so along with others.
 
-A quiet process is woken every other millisecond, at some 8 µs each; a busy one when it is awake anyway.
+A quiet process is woken every third millisecond, at some 10 µs each; a busy one when it is awake anyway.
 """
+
+LEAST_NS: Final = 2_500_000
+"""From where on a wake-up is late: what the kernel was allowed, and as long as one takes at most."""
 
 _KEPT = 1024  # pauses until they are taken, once a second; there can be 500
 _STOP, _PAUSES, _LONGEST = range(3)  # what the thread and the loop tell each other
@@ -44,7 +47,7 @@ _clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.
 
 
 class ProcessPauses:
-    """Measures the pauses of this process; every one above `SLACK_NS` by itself. For the thread that made it."""
+    """Measures the pauses of this process from `LEAST_NS` on, each by itself. For the thread that made it."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -116,16 +119,16 @@ def _look(own: int, shared: NDArray[np.int64], counts: NDArray[np.int64], pauses
         seen, worked = now, work
         due = max(due, now - HIGHEST)
         late = min(now - due, away)
-        if late > SLACK_NS:
+        if late >= LEAST_NS:
             row = pauses[shared[_PAUSES] % len(pauses)]
             row[0], row[1] = now, late
             shared[_LONGEST] = max(shared[_LONGEST], late)
             shared[_PAUSES] += 1
-        counts[bucket(late if late > SLACK_NS else 0)] += 1
+        counts[bucket(late if late >= LEAST_NS else 0)] += 1
         while due + PERIOD_NS <= now:  # those that were due meanwhile
             due += PERIOD_NS
             late = min(now - due, away)
-            counts[bucket(late if late > SLACK_NS else 0)] += 1
+            counts[bucket(late if late >= LEAST_NS else 0)] += 1
 
 
 def compile_kernels() -> None:

@@ -19,7 +19,7 @@ import psutil
 from tvops.engine.telemetry.document import Process
 from tvops.engine.telemetry.growth import Growth
 
-PSS_SECONDS: Final = 5.0
+PSS_SECONDS: Final = 10.0
 """How old a proportional set size may become before it is asked for again."""
 
 SERVER: Final = " server"
