@@ -142,13 +142,15 @@ class _Run:
             begin, started = time.monotonic_ns() + lead, time.time_ns() + lead
             for child in children:
                 child.begin(begin)
+            asyncio.get_running_loop().call_later(_LEAD_SECONDS + scenario.warm_up, stolen.begin)
             finished = await self._follow(scenario, children, begin)
+            percent = stolen.percent()
         finally:
             await asyncio.gather(*(child.end() for child in children))
         measured = begin + int(scenario.warm_up * 1e9)
         operations = _operations(finished)
         seconds = max((end.end - measured) / 1e9 for end in finished)
-        memory, percent = self.watch.samples(measured), stolen.percent()
+        memory = self.watch.samples(measured)
         return Result(
             name=scenario.name,
             started=started,
@@ -168,7 +170,7 @@ class _Run:
             memory=memory,
             before=before,
             after=await self.watch.figures(),
-            stolen_percent=round(percent, 2),
+            stolen_percent=percent,
             notes=(*self._notes(), *stolen_told(percent), *rejections_told(operations)),
         )
 

@@ -11,15 +11,19 @@ WORTH_TELLING: Final = 1.0
 
 
 class StolenTime:
-    """Counts from its making on."""
+    """Counts from its making on, or from the last `begin`."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from now on."""
         self._stolen, self._all = _ticks()
 
     def percent(self) -> float:
         """Give which part of the time of all cores was stolen; 0 on a machine of its own."""
         stolen, whole = _ticks()
-        return 100 * (stolen - self._stolen) / max(whole - self._all, 0.01)
+        return round(100 * (stolen - self._stolen) / max(whole - self._all, 0.01), 2)
 
 
 def stolen_told(percent: float) -> tuple[str, ...]:
