@@ -263,6 +263,15 @@ def test_what_cannot_run_says_why_in_one_line(
     assert message in err
 
 
+def test_a_wrong_argument_that_the_generator_finds_is_one(
+    stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["bench", "orders", "--gateway", stack.gateway, "--symbol", "FOO"]) == 2
+    assert "rest_orders: symbol: 'FOO' is not traded" in capsys.readouterr().err
+    assert cli.run(["bench", "redis", "--redis", "foo"]) == 2
+    assert capsys.readouterr().err.startswith("tvops: redis: Redis URL must specify")
+
+
 def test_the_end_of_the_stack_in_the_middle_is_counted(stack: Stack) -> None:
     """The last test of this stack."""
     process = start(

@@ -13,6 +13,7 @@ from tvops.bench import result as results
 from tvops.bench.doors import DOORS
 from tvops.bench.result import Result, load_result, place_to_save, save_result, saved_path
 from tvops.bench.scenario import load_scenario, phases_of, shipped
+from tvops.commands.bench.outputs import Outputs
 from tvops.errors import UsageError
 from tvops.whole_files import check_place, write_whole
 
@@ -144,10 +145,19 @@ def test_a_device_is_written_to_and_not_replaced() -> None:
     assert Path("/dev/full").is_char_device()
 
 
+def test_a_histogram_log_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "x.hlog").write_text("of yesterday")
+    with pytest.raises(UsageError, match=r"x\.hlog: exists already; name another file"):
+        Outputs(hlog=tmp_path / "x.hlog").check()
+    Outputs(hlog=tmp_path / "y.hlog").check()
+
+
 def test_where_nothing_can_be_written_is_told_before_a_run(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert place_to_save(str(tmp_path / "new" / "deep" / "x.json")).parent.is_dir()
-    with pytest.raises(UsageError, match="cannot be written: File exists"):
+    with pytest.raises(UsageError, match="there is no folder"):
+        place_to_save(str(tmp_path / "new" / "deep" / "x.json"))
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(UsageError, match="file is no folder"):
         place_to_save(str(tmp_path / "file" / "x.json"))
     with pytest.raises(UsageError, match="file is no folder"):
         check_place(tmp_path / "file" / "x.html")

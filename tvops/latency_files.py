@@ -38,6 +38,13 @@ def place_for_hgrm(folder: Path) -> None:
     check_place(folder / "x.hgrm")
 
 
+def check_hlog(path: Path) -> None:
+    """Raise UsageError where no histogram log can be written, or where a file is: a log is never replaced."""
+    check_place(path)
+    if path.is_file():
+        raise UsageError(f"{path}: exists already; name another file")
+
+
 def write_hgrm(folder: Path, histograms: Mapping[str, Counts]) -> None:
     """Write a percentile distribution of each histogram, in ms, as ``NAME.hgrm``, or none at all.
 

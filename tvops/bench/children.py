@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from tvops.bench.plan import Failed, Finished, Plan, Progress, Ready, Said, Start
-from tvops.errors import TvopsError
+from tvops.errors import TvopsError, UsageError
 
 READY_SECONDS: Final = 90.0
 CLOSE_SECONDS: Final = 90.0
@@ -44,7 +44,7 @@ class Child:
         self.progress = Progress(0, 0, 0)
 
     async def start(self) -> None:
-        """Start it, and wait until its door is open; raise TvopsError where that fails."""
+        """Start it, and wait until its door is open; raise TvopsError (UsageError) where that fails."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tvops.bench.generator",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
@@ -92,7 +92,7 @@ class Child:
             raise TvopsError(f"{door}: the generator ended with {code}")
         said = _DECODER.decode(line)
         if isinstance(said, Failed):
-            raise TvopsError(f"{door}: {said.message}")
+            raise (UsageError if said.usage else TvopsError)(f"{door}: {said.message}")
         return said
 
     async def end(self) -> None:

@@ -25,7 +25,7 @@ from tvops.bench.plan import Failed, Finished, Plan, Progress, Ready, Said, Star
 from tvops.bench.samples import Samples, Window
 from tvops.bench.schedule import MAX_REQUESTS, arrivals
 from tvops.bench.turns import ask_for_short_slices
-from tvops.errors import TvopsError
+from tvops.errors import TvopsError, UsageError
 
 _LINE_LIMIT = 1 << 24
 
@@ -176,7 +176,7 @@ async def _main() -> None:
         plan = msgspec.json.decode(await lines.readline(), type=Plan)
         await Run(plan).carry_out(lines)
     except TvopsError as error:
-        say(Failed(str(error)))
+        say(Failed(str(error), usage=isinstance(error, UsageError)))
     except msgspec.DecodeError as error:
         say(Failed(f"the plan cannot be read: {error}"))
 

@@ -73,6 +73,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     """Why there is nothing."""
 
     message: str
+    usage: bool = False  # the user has to change something
 
 
 Said = Ready | Progress | Finished | Failed

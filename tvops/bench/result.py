@@ -135,7 +135,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     memory: tuple[MemorySample, ...] = ()
     before: dict[str, float] = {}  # the stack's own figures: "engine.stage.gateway_to_reply.p99_ns", …
     after: dict[str, float] = {}
-    stolen_percent: float = 0.0  # of the time of all cores, by the hypervisor
+    stolen_percent: float = 0.0  # of the measured time of all cores, by the hypervisor
     notes: tuple[str, ...] = ()
 
     @property
@@ -171,12 +171,16 @@ def saved_path(name_or_path: str) -> Path:
 
 
 def place_to_save(name_or_path: str) -> Path:
-    """Give the file that a result can be saved in, and make its folder; raise UsageError where it cannot."""
+    """Give the file that a result can be saved in; raise UsageError where it cannot.
+
+    The folder of results is made where it is not there, any other is not.
+    """
     path = saved_path(name_or_path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
+    if path.parent == results_folder():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
     check_place(path)
     return path
 

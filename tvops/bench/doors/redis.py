@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         self.in_flight.append(_SET_UP)
         self.transport.write(_command(*words))
         if not await asyncio.wait_for(self.ready, _SET_UP_SECONDS):
-            raise ServerError(f"redis: refuses {words[0].decode()}")
+            raise ServerError(f"the server refuses {words[0].decode()}")
 
     def data_received(self, data: bytes) -> None:
         """Take in answers."""
@@ -119,9 +119,9 @@ class Redis(RequestDoor):
             await self.client.set(f"{self.prefix}:value", value, ex=86_400)
             await asyncio.gather(*(self.connect() for _ in range(self.options.connections)))
         except ValueError as error:
-            raise UsageError(f"redis: {error}") from None
+            raise UsageError(str(error)) from None
         except (RedisError, OSError) as error:
-            raise ServerError(f"redis: {' '.join(str(error).split()) or type(error).__name__}") from None
+            raise ServerError(" ".join(str(error).split()) or type(error).__name__) from None
         self.commands = (
             _command(b"PING"),
             _command(b"XADD", f"{self.prefix}:stream".encode(), b"MAXLEN", b"~", b"%d" % self.options.keep, b"*",
@@ -133,7 +133,7 @@ class Redis(RequestDoor):
         _, found = await self.client.scan(match=_LEDGER_KEYS, count=1000)
         config = await self.client.config_get("append*")
         if found or (config.get("appendonly") == "yes" and config.get("appendfsync") == "always"):
-            raise RefusedError("redis: the server keeps a ledger; load another one, or one of your own")
+            raise RefusedError("the server keeps a ledger; load another one, or one of your own")
 
     @property
     def places(self) -> int:

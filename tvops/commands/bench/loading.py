@@ -127,7 +127,7 @@ def redis(
     seconds: float = SECONDS,
     closed: bool = typer.Option(False, "--closed", help="As fast as answers come."),
     mix: str = typer.Option("", metavar="KIND=SHARE,…", help="Shares of ping, xadd, get."),
-    connections: int = typer.Option(4, min=1, max=1000),
+    connections: int = typer.Option(4, min=1, max=1000, help="Connections."),
     poisson: bool = POISSON,
     timeout: float = typer.Option(5.0, min=0.05, max=120, help="Seconds; what takes longer counts as this."),
     warm_up: float = WARM_UP,

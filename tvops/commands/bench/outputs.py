@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 SAVE = typer.Option("", metavar="NAME", help="Keep the result under this name, or in this file.")
 HTML = typer.Option(None, metavar="FILE", help="Write a report that opens in any browser.")
 HGRM = typer.Option(None, metavar="DIR", help="Write percentile distributions (HdrHistogram), a file each.")
-HLOG = typer.Option(None, metavar="FILE", help="Write a histogram log (HdrHistogram), tagged by operation.")
+HLOG = typer.Option(
+    None, metavar="FILE", help="Write a histogram log (HdrHistogram), tagged by operation; a new file."
+)
 
 
 class Outputs(NamedTuple):
@@ -27,16 +29,17 @@ class Outputs(NamedTuple):
     def check(self) -> None:
         """Refuse what cannot be written before there is anything to write; raise UsageError."""
         from tvops.bench.result import place_to_save
-        from tvops.latency_files import place_for_hgrm
+        from tvops.latency_files import check_hlog, place_for_hgrm
         from tvops.whole_files import check_place
 
         if self.save:
             place_to_save(self.save)
         if self.hgrm is not None:
             place_for_hgrm(self.hgrm)
-        for file in (self.html, self.hlog):
-            if file is not None:
-                check_place(file)
+        if self.hlog is not None:
+            check_hlog(self.hlog)
+        if self.html is not None:
+            check_place(self.html)
 
     def write(self, result: Result) -> None:
         """Write them all; raise UsageError where one cannot be."""
