@@ -142,7 +142,7 @@ def _judged(wanted: Statistic, samples: int) -> tuple[float, str]:
     percent = PERCENTS.get(wanted, 100.0)
     if samples >= ENOUGH.get(wanted, 1):
         return percent, ""
-    few = f"{samples} samples are too few for {wanted}"
+    few = f"{samples} sample{' is' if samples == 1 else 's are'} too few for {wanted}"
     if 1 - (percent / 100) ** samples <= BY_CHANCE:
         return 100.0, f"the maximum: {few}"
     return 100 * (samples - 1) / samples, f"the second largest: {few}"
