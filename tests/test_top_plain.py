@@ -7,12 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.stack import Stack
 from tests.top_documents import BEGIN, GATEWAY, STACK, Engine, metric
 from tvops import cli
 from tvops.slo import Port, lines, rows_of
 from tvops.telemetry_client import Reading
 from tvops.top.model import Model
 from tvops.top.plain import csv_rows
+from tvops.top.recording import Writer
 
 
 def test_what_a_stack_says_does_not_steer_a_terminal() -> None:
@@ -67,3 +69,25 @@ def test_an_option_that_would_do_nothing_is_refused(
 def test_options_that_are_heeded_are_taken(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["top", *words.split(), *FREE_TO_ASK]) == 1  # nobody is there
     assert capsys.readouterr().out
+
+
+def test_the_book_is_asked_for_once_and_is_not_in_a_recording(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    words = ["top", "--once", "--view", "book", "--seconds", "0.1"]
+    with Stack(tmp_path / "data").start() as stack:
+        assert stack.order().status_code < 300
+        assert cli.run([*words, "--gateway", stack.gateway, "--market", stack.market]) == 0
+        shown = capsys.readouterr().out
+        assert "price       quantity  orders" in shown
+        assert stack.client.get("/v1/symbols").json()["symbols"][0]["symbol"] in shown
+        assert cli.run([*words, "--market", stack.market]) == 0
+        assert "no gateway among the ports" in capsys.readouterr().out
+    assert cli.run([*words, *FREE_TO_ASK]) == 1
+    assert "no gateway among the ports" in capsys.readouterr().out
+    writer = Writer(tmp_path / "recording", (STACK,))
+    writer.add(Reading(GATEWAY, Engine().document(BEGIN), "", 0, True), BEGIN)
+    writer.close()
+    assert cli.run(["top", "--once", "--view", "book", "--replay", str(tmp_path / "recording")]) == 0
+    assert "books are not recorded" in capsys.readouterr().out

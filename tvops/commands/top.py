@@ -94,13 +94,14 @@ def top(
     if exported:
         return _export(stacks, replay, hgrm, hlog, count, seconds)
     before = read_baseline(baseline) if baseline else None
-    played = Replay(Recording(replay)) if replay else None
-    if once or as_json or as_csv:
-        form = "once" if once else "json" if as_json else "csv"
-        return _print(stacks, played, before, form, view, count, seconds)
-    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):  # it is drawn on stderr
-        raise UsageError("top needs a terminal; without one use --once, --json, --csv, --hlog or --hgrm")
-    return _watch(stacks, played, before, hertz, record, theme, view)
+    with contextlib.ExitStack() as opened:
+        played = Replay(opened.enter_context(contextlib.closing(Recording(replay)))) if replay else None
+        if once or as_json or as_csv:
+            form = "once" if once else "json" if as_json else "csv"
+            return _print(stacks, played, before, form, view, count, seconds)
+        if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):  # it is drawn on stderr
+            raise UsageError("top needs a terminal; without one use --once, --json, --csv, --hlog or --hgrm")
+        return _watch(stacks, played, before, hertz, record, theme, view)
 
 
 def _refuse_idle(context: typer.Context, form: str, replayed: bool) -> None:
@@ -153,6 +154,8 @@ def _print(
         size = shutil.get_terminal_size((120, 50))
         desk = Desk(model, baseline=before, replay=played)
         desk.show(view)
+        if view == "book" and played is None:
+            plain.fetch_book(desk, _api_key())
         typer.echo(plain.frame_text(desk, size.columns, size.lines, time.monotonic_ns()), nl=False)
     return 0 if plain.reached(model) else 1
 

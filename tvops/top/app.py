@@ -24,7 +24,7 @@ from tvops.top.help import Help
 from tvops.top.lines import Line
 from tvops.top.panel import Panel
 from tvops.top.recording import Writer
-from tvops.top.scene import BookReading
+from tvops.top.scene import NO_GATEWAY, BookReading
 from tvops.top.styles import styles_of
 
 PACES_NS = {"overview": 450_000_000, "orders": 450_000_000, "latency": 700_000_000, "history": 950_000_000}
@@ -260,7 +260,7 @@ class Top(App[None]):
     def _take_book(self, source: Source) -> bool:
         gateway = self.desk.scene(self._clock()).process("gateway")
         if gateway is None:
-            self.desk.book = BookReading(error="no gateway among the ports that are watched")
+            self.desk.book = NO_GATEWAY
             return False
         changed = self.desk.book is not source.book
         self.desk.book = source.book

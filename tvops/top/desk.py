@@ -40,7 +40,7 @@ class Desk:
         self.paused = False
         self.recording = ""
         self.typing = False
-        self.book = BookReading()
+        self.book = self._book_before()
         self.height = 24
         self._model = model
         self._ascii = ascii_only
@@ -100,7 +100,7 @@ class Desk:
         """Show another stack, if there is one."""
         if 0 <= index < len(self.model.stacks) and index != self.stack:
             self.stack = index
-            self.book = BookReading()
+            self.book = self._book_before()
 
     def move(self, steps: int, now: int) -> None:
         """Move the cursor."""
@@ -201,6 +201,10 @@ class Desk:
 
     def _choose(self, **changes: Any) -> None:
         self.tables[self.view.name] = self.choice._replace(**changes)
+
+    def _book_before(self) -> BookReading:
+        """Give what is known of a book before it was asked for; of a recording that is all there will be."""
+        return BookReading(error="books are not recorded" if self.replay else "")
 
     def _mode(self) -> str:
         if self.replay:

@@ -19,6 +19,8 @@ from tvops.top.history import StageHistory, largest
 from tvops.top.lines import clean, plain
 from tvops.top.model import Model, Moment, Seen, jitter, metrics_of, stages_of
 from tvops.top.replay import Replay
+from tvops.top.sampler import read_book
+from tvops.top.scene import NO_GATEWAY
 
 PATIENCE = 2.0
 CSV_FIELDS = (
@@ -49,6 +51,15 @@ def sample(
 def reached(model: Model) -> bool:
     """Whether any endpoint has given telemetry."""
     return any(source.document is not None and not source.error for source in model.sources.values())
+
+
+def fetch_book(desk: Desk, api_key: str) -> None:
+    """Ask the gateway of the stack that is shown for a book, once, and put what comes of it on the desk."""
+    gateway = desk.scene(time.monotonic_ns()).process("gateway")
+    if gateway is None:
+        desk.book = NO_GATEWAY
+    else:
+        desk.book = asyncio.run(read_book(gateway.source.url, desk.symbol, api_key, desk.book))
 
 
 def frame_text(desk: Desk, width: int, height: int, now: int) -> str:

@@ -81,31 +81,40 @@ class Sampler:
         while True:
             wanted = self.wanted
             if wanted is not None and not self.paused:
-                self.book = await self._read_book(*wanted)
+                self.book = await read_book(*wanted, self._api_key, self.book)
             await asyncio.sleep(BOOK_SECONDS)
 
-    async def _read_book(self, gateway: str, symbol: str) -> BookReading:
-        before = self.book
-        try:
-            async with asyncio.timeout(PATIENCE):
-                symbols = before.symbols or await self._symbols(gateway)
-                symbol = symbol or (symbols[0] if symbols else "")
-                if not symbol:
-                    return msgspec.structs.replace(before, error="the gateway has no instruments")
-                answer = await get(gateway, f"/v1/book/{quote(symbol, safe='')}?depth=50", self._api_key)
-                depth = msgspec.json.decode(answer, type=Depth, strict=False)
-                return BookReading(symbols, depth, "", time.monotonic_ns())
-        except TimeoutError:
-            error = f"the gateway does not answer within {PATIENCE:g} s"
-        except (OSError, EOFError):
-            error = "the gateway cannot be reached"
-        except ValueError as failure:
-            error = f"the gateway gives no book: {str(failure)[:100]}"
-        return msgspec.structs.replace(before, error=error)
 
-    async def _symbols(self, gateway: str) -> tuple[str, ...]:
-        listing = msgspec.json.decode(await get(gateway, "/v1/symbols", self._api_key), type=_Listing)
-        return tuple(entry.symbol for entry in listing.symbols)
+async def read_book(gateway: str, symbol: str, api_key: str, before: BookReading) -> BookReading:
+    """Ask a gateway for a book; whatever goes wrong is told in what comes of it.
+
+    Args:
+        gateway: URL.
+        symbol: whose book; empty: that of the first instrument.
+        api_key: sent along, if any.
+        before: what was known: its list of instruments is not asked for again.
+    """
+    try:
+        async with asyncio.timeout(PATIENCE):
+            symbols = before.symbols or await _symbols(gateway, api_key)
+            symbol = symbol or (symbols[0] if symbols else "")
+            if not symbol:
+                return msgspec.structs.replace(before, error="the gateway has no instruments")
+            answer = await get(gateway, f"/v1/book/{quote(symbol, safe='')}?depth=50", api_key)
+            depth = msgspec.json.decode(answer, type=Depth, strict=False)
+            return BookReading(symbols, depth, "", time.monotonic_ns())
+    except TimeoutError:
+        error = f"the gateway does not answer within {PATIENCE:g} s"
+    except (OSError, EOFError):
+        error = "the gateway cannot be reached"
+    except ValueError as failure:
+        error = f"the gateway gives no book: {str(failure)[:100]}"
+    return msgspec.structs.replace(before, error=error)
+
+
+async def _symbols(gateway: str, api_key: str) -> tuple[str, ...]:
+    listing = msgspec.json.decode(await get(gateway, "/v1/symbols", api_key), type=_Listing)
+    return tuple(entry.symbol for entry in listing.symbols)
 
 
 class _Named(msgspec.Struct):

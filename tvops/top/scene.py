@@ -36,6 +36,9 @@ class BookReading(msgspec.Struct, frozen=True):
     received: int = 0  # monotonic ns
 
 
+NO_GATEWAY = BookReading(error="no gateway among the ports that are watched")
+
+
 class Scene(msgspec.Struct, frozen=True):
     """Everything that a view may draw."""
 
