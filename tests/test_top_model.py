@@ -32,13 +32,14 @@ from tvops.telemetry_client import Reading
 from tvops.top.addresses import Stack, find_stacks
 from tvops.top.baseline import read_baseline, take_baseline
 from tvops.top.charts import Plot, bars
+from tvops.top.filter import LINE, Filter
 from tvops.top.history import Series, StageHistory, largest
 from tvops.top.lines import Span, clean, duration, fit, number, plain, span_of, spark
 from tvops.top.model import Model, metrics_of, stages_of
 from tvops.top.plain import csv_head, csv_rows, to_json
 from tvops.top.recording import HEADER, MAGIC, Recording, Writer
 from tvops.top.replay import Replay
-from tvops.top.table import Choice, Column, arrange, columns_for, matcher
+from tvops.top.table import Choice, Column, arrange, columns_for
 
 
 @given(st.lists(st.lists(st.integers(0, 10**11), max_size=30), min_size=1, max_size=12))
@@ -398,8 +399,45 @@ def test_columns_give_way_by_their_rank() -> None:
 @given(st.text(), st.text())
 def test_a_filter_and_its_inverse_part_all_lines(pattern: str, text: str) -> None:
     body = pattern.lstrip("!") or "a"
-    assert matcher(body)(text) != matcher(f"!{body}")(text)
+    assert Filter(body).keep([text]) != Filter(f"!{body}").keep([text])
     assert len(fit(text, 7)) == 7
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "([a-z ]|[a-z ]|[a-z ])+!", "(a+)+$", "(a|a)*b", "(.*a){20}", "!(a+)+$", "(a?){40}b", "(?>(a|a)*)b",
+        "a?" * 40 + "b", "(a|a)" * 20 + "b", "a*" * 8 + "b", "(?=(a+)+$)b", "(?:(?:(?:a*)*)*)*b",
+        "(x)?(?(1)(a+)+|(a+)+)b",
+    ],
+)  # fmt: skip
+def test_a_pattern_that_could_try_for_ever_is_plain_text(pattern: str) -> None:
+    found = Filter(pattern)
+    assert "too many ways" in found.wrong
+    body = pattern.removeprefix("!")
+    assert found.keep(["a" * 5000, f"x{body}y"]) == ([True, False] if pattern[0] == "!" else [False, True])
+
+
+@pytest.mark.parametrize(
+    "pattern, text",
+    [
+        ("engine|market", "the MARKET"), (".*lag.*", "loop_lag 3"), ("^tv_(tick|order)", "tv_order_x"),
+        ("(engine|market)?.*lost.*refused", "connection lost: refused"), (r"\d{1,3}(\.\d{1,3}){3}", "at 10.0.0.7"),
+        ("[[a]", "a"), (r"(e)ngin\1", "engine"),
+    ],
+)  # fmt: skip
+def test_ordinary_patterns_are_regular_expressions(pattern: str, text: str) -> None:
+    found = Filter(pattern)
+    assert found.wrong == ""
+    assert found.keep([text, "nothing"]) == [True, False]
+
+
+def test_a_pass_over_the_rows_has_a_budget() -> None:
+    found = Filter(".*.*!", seconds=0.0)
+    assert found.keep(["a" * LINE] * 3 + [".*.*!"]) == [False, False, False, True]
+    assert found.wrong == "takes too long"
+    assert not Filter("a{99999999999999}").keep(["a"])[0]
+    assert Filter(f"{'x' * LINE}y").keep(["x" * LINE + "y"]) == [False]
 
 
 def test_stacks_without_a_port_are_named_by_their_host() -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from tvops.top import frame
 from tvops.top.baseline import Baseline, take_baseline
 from tvops.top.choices import Choices, TableChoice
+from tvops.top.filter import filter_of
 from tvops.top.frame import VIEWS, Status
 from tvops.top.lines import NO_BREAK, Line, clock, span_of
 from tvops.top.model import Model
 from tvops.top.replay import Replay
 from tvops.top.scene import WINDOWS, ZOOMS, BookReading, Scene, View
 from tvops.top.table import Choice
-
-MESSAGE_NS = 4_000_000_000
 
 
 class Desk:
@@ -115,11 +113,8 @@ class Desk:
     def filter_by(self, pattern: str) -> str:
         """Show the rows that match; give what is wrong with the pattern, which then counts as plain text."""
         self._choose(pattern=pattern, cursor=0)
-        try:
-            re.compile(pattern.removeprefix("!"))
-        except re.error as error:
-            return f"{pattern}: is no regular expression ({error}); taken as plain text"
-        return ""
+        wrong = filter_of(pattern).wrong
+        return f"{pattern}: {wrong}; taken as plain text" if wrong else ""
 
     def sort_by(self, key: str) -> bool:
         """Sort by the column of this key or letter, again: turned, then not. False where there is none."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import Generic, NamedTuple, TypeVar
 
+from tvops.top.filter import filter_of
 from tvops.top.lines import DASH, Line, Span, fit
 
 Row = TypeVar("Row")
@@ -46,25 +47,12 @@ def columns_for(
     return [column._replace(width=max(least, min(40, left))) if not column.width else column for column in shown]
 
 
-def matcher(pattern: str) -> Callable[[str], bool]:
-    """Give a test of lines: a regular expression without case, inverse with a leading !."""
-    inverse = pattern.startswith("!")
-    body = pattern[inverse:]
-    if not body:
-        return lambda text: True
-    try:
-        found = re.compile(body, re.IGNORECASE)
-    except re.error:
-        found = re.compile(re.escape(body), re.IGNORECASE)
-    return lambda text: (found.search(text) is None) == inverse
-
-
 def arrange(columns: Sequence[Column[Row]], rows: Sequence[Row], choice: Choice) -> list[Row]:
     """Give the rows that the filter lets through, in the order that was chosen."""
     kept = list(rows)
     if choice.pattern:
-        keep = matcher(choice.pattern)
-        kept = [row for row in rows if keep(" ".join(_text(column.text(row)) for column in columns))]
+        texts = [" ".join(_text(column.text(row)) for column in columns) for row in rows]
+        kept = list(compress(rows, filter_of(choice.pattern).keep(texts)))
     by = next((column for column in columns if column.key == choice.sort), None)
     if by is None or by.order is None:
         return kept
