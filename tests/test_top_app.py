@@ -252,6 +252,18 @@ async def test_the_filter_is_a_regular_expression_that_can_be_turned_over() -> N
         assert screen.app.focused is screen.app.panel
 
 
+async def test_a_filter_that_could_try_for_ever_leaves_the_keys_alive() -> None:
+    async with showing((120, 40)) as screen:
+        await screen.press("8", "slash", *"([a-z ]|[a-z ]|[a-z ])+!")
+        assert "too many ways" in "".join(screen.lines[-3:-1])
+        await screen.press("enter")
+        screen.clock.now += 5 * SECOND
+        await screen.press("g")
+        assert "filter ([a-z ]|[a-z ]|[a-z ])+! as plain text" in screen.lines[-1]
+        await screen.press("escape")
+        assert "memory" in screen.text
+
+
 async def test_a_chord_sorts_and_turns_and_lets_go() -> None:
     async with showing() as screen:
         await screen.press("4", "o")
@@ -412,6 +424,22 @@ async def test_pause_asks_no_more_and_reset_counts_anew() -> None:
         await screen.press("2", "r")
         assert [line.split()[-1] for line in screen.lines[4:8]] == ["–"] * 4
         assert "counted from here on" in screen.lines[-1]
+
+
+async def test_what_top_is_doing_is_told_however_much_there_is_to_say_of_the_ports() -> None:
+    async with showing((80, 24)) as screen:
+        screen.desk.recording = "a-rather-long-name-of-a-recording.top"
+        assert "● REC" in await screen.press("p", "f")
+        for url in (GATEWAY, MARKET):
+            await screen.feed(Reading(url, None, "does not take connections within 2 s", 30 * SECOND, False))
+        await screen.press("f", "f")
+        first = screen.lines[0]
+        assert all(part in first for part in ("● REC", "FROZEN PAUSED", "engine lo", "market lo"))
+        assert "UTC" not in first
+        screen.desk.recording = ""
+        await screen.press("f", "p")
+        assert "engine lost: does n" in screen.lines[0]
+        assert "market lost: does n" in screen.lines[0]
 
 
 async def test_stale_data_and_lost_connections_are_told_and_come_back() -> None:

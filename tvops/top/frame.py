@@ -7,7 +7,8 @@ from textwrap import wrap
 
 import msgspec
 
-from tvops.top.lines import NO_BREAK, Line, Span, between, clean, clock, cut, span_of
+from tvops.top.filter import filter_of
+from tvops.top.lines import NO_BREAK, Line, Span, between, clean, clock, cut, fit, length, span_of
 from tvops.top.model import Seen
 from tvops.top.scene import Scene, View
 from tvops.top.views.book import BookLadder
@@ -23,6 +24,7 @@ from tvops.top.views.sessions import Sessions
 VIEWS: tuple[View, ...] = (
     Overview(), Latency(), History(), Sessions(), Orders(), BookLadder(), Servers(), Events(), Knobs(),
 )  # fmt: skip
+BRAND = " tvops top "
 LEAST = (60, 12)
 """Columns and lines below which nothing can be read."""
 
@@ -69,31 +71,41 @@ def draw(scene: Scene, status: Status, width: int, height: int) -> list[Line]:
 
 
 def _status(scene: Scene, status: Status, width: int) -> Line:
-    left: list[Span] = [Span(" tvops top ", "brand")]
-    for seen in scene.seen:
-        left += [Span("  "), *_connection(seen, scene.ascii_only)]
-    right: list[Span] = []
+    """Give the first line. The clock gives way first, then what is said of the ports; mode and REC stay."""
+    marks: list[Line] = []
     if status.recording:
-        right += [Span("● REC", "breach"), Span(f" {status.recording}  ", "dim")]
+        marks.append((Span("● REC", "breach"), Span("  ")))
     if status.mode:
-        right += [Span(f" {status.mode} ", "mode"), Span("  ")]
-    right += [Span(f"{clock(status.now)} UTC ", "dim")]
-    return between(tuple(left), tuple(right), width)
+        marks.append((Span(f" {status.mode} ", "mode"), Span("  ")))
+    more: list[Line] = [(Span(f"{clean(status.recording)}  ", "dim"),)] if status.recording else []
+    names = [_name(seen, scene.ascii_only) for seen in scene.seen]
+    told = [_trouble(seen) for seen in scene.seen]
+    room = width - 1 - len(BRAND) - sum(length(part) for part in (*names, *marks))
+    if sum(length(part) for part in told) > room:
+        troubles = sum(1 for part in told if part)
+        told = [cut(part, max(0, room) // troubles) for part in told]
+    left: list[Span] = [Span(BRAND, "brand")]
+    for name, part in zip(names, told, strict=True):
+        left += [*name, *part]
+    clock_piece: Line = (Span(f"{clock(status.now)} UTC ", "dim"),)
+    return between(tuple(left), [*marks, *more, clock_piece], width)
 
 
-def _connection(seen: Seen, ascii_only: bool) -> list[Span]:
+def _name(seen: Seen, ascii_only: bool) -> Line:
     mark, role = CONNECTIONS[seen.state]
     mark = {"live": "*", "lost": "x"}.get(seen.state, "o") if ascii_only else mark
     name = seen.document.process if seen.document else seen.source.url.partition("://")[2]
-    spans = [Span(f"{mark} ", role), Span(clean(name), "" if seen.fresh else "dim")]
+    return Span("  "), Span(f"{mark} ", role), Span(clean(name), "" if seen.fresh else "dim")
+
+
+def _trouble(seen: Seen) -> Line:
+    """Give what is to be said of a connection that is not live."""
     if seen.state == "lost":
         known = f", data {span_of(seen.age / 1e9)} old" if seen.document else ""
-        spans.append(Span(f" lost: {clean(seen.error)[:48]}{known}", role))
-    elif seen.state == "stale":
-        spans.append(Span(f" {span_of(seen.age / 1e9)} old", role))
-    elif seen.state == "connecting":
-        spans.append(Span(" connecting", "dim"))
-    return spans
+        return (Span(f" lost: {clean(seen.error)[:48]}{known}", "breach"),)
+    if seen.state == "stale":
+        return (Span(f" {span_of(seen.age / 1e9)} old", "warn"),)
+    return (Span(" connecting", "dim"),) if seen.state == "connecting" else ()
 
 
 def _tabs(scene: Scene, status: Status, width: int) -> Line:
@@ -136,12 +148,15 @@ def _message(text: str, width: int) -> list[Line]:
 
 
 def _keys(scene: Scene, status: Status, width: int) -> Line:
+    pattern = scene.choice.pattern
+    shown = fit(pattern, min(len(pattern), width // 3))
+    notes = [f"filter {shown}{' as plain text' if filter_of(pattern).wrong else ''}  "] if pattern else []
+    notes += [f"baseline {scene.baseline.name}  "] if scene.baseline else []
+    room = width - sum(len(note) for note in notes) - 1 if notes else width
     spans: list[Span] = [Span(" ")]
     for key, text, action in KEYS:
-        if sum(len(span.text) for span in spans) + len(key) + len(text) + 3 > width:
+        if length(tuple(spans)) + len(key) + len(text) + 3 > room:
             break
         spans += [Span(key, "key", action), Span(f" {text}  ", "dim", action)]
-    window = f"window {span_of(scene.window)}" if scene.window else "since reset"
-    notes = [f"filter {scene.choice.pattern}"] if scene.choice.pattern else []
-    notes += [f"baseline {scene.baseline.name}"] if scene.baseline else []
-    return between(tuple(spans), (Span("  ".join([*notes, window, ""]), "dim"),), width)
+    notes.append(f"window {span_of(scene.window)}  " if scene.window else "since reset  ")
+    return between(tuple(spans), [(Span(note, "dim"),) for note in notes], width)

@@ -54,13 +54,19 @@ def _cut_text(text: str, width: int) -> str:
     return text[:width] if not text[width:].strip() else f"{text[: width - 1]}…"
 
 
-def between(left: Line, right: Line, width: int) -> Line:
-    """Give a line with one part at its left and one at its right end; the right one gives way."""
-    used = sum(len(span.text) for span in left)
-    room = width - used - 1
-    tail = cut(right, max(0, room)) if sum(len(span.text) for span in right) <= room else ()
-    gap = width - used - sum(len(span.text) for span in tail)
-    return cut((*left, Span(" " * max(0, gap)), *tail), width)
+def length(line: Line) -> int:
+    """Give the columns of a line."""
+    return sum(len(span.text) for span in line)
+
+
+def between(left: Line, right: Sequence[Line], width: int) -> Line:
+    """Give a line with a part at its left and one at its right end; of that pieces give way, the last first."""
+    tail: Line = ()
+    for piece in right:
+        if length(left) + length(tail) + length(piece) >= width:
+            break
+        tail += piece
+    return cut((*left, Span(" " * max(0, width - length(left) - length(tail))), *tail), width)
 
 
 def beside(left: Sequence[Line], right: Sequence[Line], width: int, gap: int = 2) -> list[Line]:
@@ -68,8 +74,9 @@ def beside(left: Sequence[Line], right: Sequence[Line], width: int, gap: int = 2
     rows = []
     for index in range(max(len(left), len(right))):
         line = cut(left[index], width) if index < len(left) else ()
-        used = sum(len(span.text) for span in line)
-        rows.append((*line, Span(" " * (width - used + gap)), *(right[index] if index < len(right) else ())))
+        rows.append(
+            (*line, Span(" " * (width - length(line) + gap)), *(right[index] if index < len(right) else ()))
+        )
     return rows
 
 
