@@ -23,7 +23,7 @@ from tests.stack import Stack, free_port
 from tests.top_documents import BEGIN, GATEWAY, MARKET, SECOND, STACK, Engine, Market, model_after
 from tvops.telemetry_client import Reading
 from tvops.top.addresses import Stack as Watched
-from tvops.top.app import PACES_NS, Top
+from tvops.top.app import PACES, Top
 from tvops.top.choices import read_choices
 from tvops.top.desk import Desk
 from tvops.top.frame import VIEWS
@@ -364,7 +364,7 @@ async def test_the_trend_can_be_hidden() -> None:
         assert "trend" in screen.lines[2]
 
 
-@pytest.mark.parametrize("view", PACES_NS)
+@pytest.mark.parametrize("view", PACES)
 async def test_costly_views_take_new_figures_at_their_pace_and_keys_at_once(view: str) -> None:
     model, _ = model_after(30)
     last = model.sources[GATEWAY].document
@@ -376,12 +376,24 @@ async def test_costly_views_take_new_figures_at_their_pace_and_keys_at_once(view
         screen.app.tick()
         assert screen.app.last_lines is drawn  # taken in, not drawn yet
         assert not screen.source.readings
-        screen.clock.now += PACES_NS[view]
+        screen.clock.now += PACES[view] * SECOND // 4
         screen.app.tick()
         assert screen.app.last_lines is not drawn
         drawn = screen.app.last_lines
         await screen.press("j")
         assert screen.app.last_lines is not drawn
+
+
+def test_the_pace_of_costly_views_follows_the_rate_that_was_asked_for() -> None:
+    desk = Desk(model_after(1)[0])
+    paces = {
+        hertz: [Top(desk, None, hertz).pace(view) * hertz / SECOND for view in PACES] for hertz in (1.0, 4.0, 20.0)
+    }
+    for hertz in (4.0, 20.0):
+        for ticks, pace in zip(PACES.values(), paces[hertz], strict=True):
+            assert ticks - 1 < pace < ticks
+    assert max(paces[1.0]) < 1  # with every tick
+    assert Top(desk, None, 4.0).pace("events") == 0
 
 
 @pytest.mark.parametrize("content", [b"tables: [", b"theme: 7\n", b"\xff\xfe", b"x" * 70_000])

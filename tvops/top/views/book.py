@@ -9,8 +9,6 @@ from tvops.top.model import STALE_NS
 from tvops.top.scene import Depth, Scene
 from tvops.top.table import Column
 
-MAX_LEVELS = 50
-
 
 class BookLadder:
     """The best levels of one symbol; the cursor chooses which."""
