@@ -201,6 +201,14 @@ def test_a_window_of_latencies_is_that_of_its_last_seconds(seconds: list[list[in
         assert bool(metric.detail) == (len(inside) < 100)
 
 
+def test_a_single_sample_is_one() -> None:
+    stages = Stages()
+    stages.add("state_sync").record(1000)
+    evaluator = Evaluator([target(statistic="p99", for_seconds=0.0)], stages)
+    evaluator.update(0.0, 0, {})
+    assert evaluator.metrics[0].detail == "the maximum: 1 sample is too few for p99"
+
+
 @pytest.mark.parametrize(
     ("statistic", "samples", "one_is_a_breach", "told"),
     [
