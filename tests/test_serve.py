@@ -110,6 +110,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         (["--data-dir", "/proc/nope"], "/proc/nope"),
         (["nope"], "services"),
         (["engine", "--instruments", "/does/not/exist"], "/does/not/exist"),
+        (["--set", "targets=/does/not/exist"], "/does/not/exist"),
     ],
 )
 def test_wrong_input_is_one_plain_line(tmp_path: Path, arguments: list[str], named: str) -> None:
@@ -120,6 +121,7 @@ def test_wrong_input_is_one_plain_line(tmp_path: Path, arguments: list[str], nam
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("tvops: ")
     assert named in last
+    assert result.stderr.count(last.removeprefix("tvops: ")) == 1
     assert "Traceback" not in result.stderr
 
 

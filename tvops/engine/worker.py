@@ -242,8 +242,9 @@ def main(arguments: list[str]) -> int:
     try:
         uvloop.run(serve(name, configuration, tuned, collector))
     except TvopsError as error:
-        logger.error("%s", error)
         fatal = str(error) if isinstance(error, FATAL) else ""
+        if not fatal:  # else the supervisor ends with it, and says so
+            logger.error("%s", error)
         with contextlib.suppress(OSError):
             _write_status(Status(pid=os.getpid(), ready=False, fatal=fatal))
         return error.exit_code
