@@ -179,6 +179,15 @@ def _first_line(kind: type) -> str:
     return (kind.__doc__ or "").splitlines()[0]
 
 
-if __name__ == "__main__":
+def main(arguments: list[str]) -> int:
+    """Write the pages into the folder ``arguments[0]``; give the exit code."""
+    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+        typer.echo("tvops.reference: give the folder of the pages: python -m tvops.reference docs", err=True)
+        return errors.UsageError.exit_code
     for page, render in PAGES.items():
-        (Path(sys.argv[1]) / page).write_text(render())
+        (Path(arguments[0]) / page).write_text(render())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
