@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.stack import Stack
 from tvops import cli
 
 
-def test_a_few_users_place_orders_and_read_figures(tmp_path, capsys):
+def test_a_few_users_place_orders_and_read_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if importlib.util.find_spec("locust") is None:
         pytest.skip("locust is not installed")
     assert cli.run(["bench", "locustfile"]) == 0
