@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.stack import free_port
-from tvops.engine.telemetry.document import Metric, Stage, Telemetry
+from tvops.engine.telemetry.document import HostLoad, Metric, Stage, Telemetry
 from tvops.engine.telemetry.histogram import Histogram, empty, pack
 from tvops.errors import UsageError
 from tvops.telemetry_client import MAX_ANSWER_BYTES, Reading, TelemetryClient
@@ -26,6 +27,7 @@ GOOD = Telemetry(
     stages={"loop_lag": Stage("lag", pack(np.where(np.arange(len(empty())) == 70, 5, 0).astype(np.int64), 70))},
     metrics=(), events=(),
 )  # fmt: skip
+METRIC = Metric(name="tv_cpu", text="", unit="%", value=1, target=1, limit=1, state="ok", since=0)
 
 
 @asynccontextmanager
@@ -111,11 +113,30 @@ def histogram(buckets: bytes, counts: bytes) -> bytes:
 def named(
     process: str = "engine", stage: str = "s", service: str = "s", figures: str = "s", metric: str = "m"
 ) -> bytes:
-    row = Metric(name=metric, text="", unit="ms", value=1, target=1, limit=1, state="ok", since=0)
+    row = msgspec.structs.replace(METRIC, name=metric)
     return damaged(
         process=process, stages={stage: GOOD.stages["loop_lag"]}, health={service: ("ok", "")},
         stats={figures: {}}, metrics=(row,),
     )  # fmt: skip
+
+
+def strange_figures() -> Iterator[bytes]:
+    """What MessagePack can tell and no screen can show."""
+    load = HostLoad(
+        cores=(1.0,),
+        steal_percent=0,
+        load=0,
+        memory=1,
+        available=1,
+        udp_drops=0,
+        listen_drops=0,
+        socket_queues=None,
+    )
+    for figure in (math.nan, math.inf, -math.inf, 1e300):
+        for field in ("value", "limit", "p99"):
+            yield damaged(metrics=(msgspec.structs.replace(METRIC, **{field: figure}),))
+        yield damaged(stats={"gateway": {"orders": figure}})
+        yield damaged(host=msgspec.structs.replace(load, cores=(figure,)))
 
 
 STRANGE_NAMES = [
@@ -152,6 +173,7 @@ async def test_names_of_several_words_are_those_of_services_and_metrics() -> Non
         (answer(histogram(b"\x01\x00", bytes(16))), "something that is not telemetry"),
         *((answer(named(**{field: name})), "something that is not telemetry") for field, name in STRANGE_NAMES),
         (answer(damaged(stages={f"s{n}": GOOD.stages["loop_lag"] for n in range(257)})), "is not telemetry"),
+        *((answer(data), "something that is not telemetry") for data in strange_figures()),
         (answer(damaged(schema=99)), "schema 99"),
         (answer(b"x" * 100)[:-50], "broke off in the middle"),
         (answer(b"", "401 Unauthorized"), "needs an API key; set a valid one in $TVOPS_API_KEY"),

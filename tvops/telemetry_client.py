@@ -14,7 +14,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
@@ -32,6 +32,7 @@ _SHOWN = 120  # letters of what a stranger says
 _WORD: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _WORDS: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ -]{0,99}")
 _MOST_STAGES: Final = 256
+_LARGEST: Final = 1e21  # nothing that is told is larger, and it still fits a line
 
 _decoder = msgspec.msgpack.Decoder(Telemetry)
 _json_decoder = msgspec.json.Decoder(Telemetry)
@@ -83,12 +84,12 @@ class TelemetryClient:
 
 
 def check_document(document: Telemetry) -> None:
-    """Refuse a document whose names no stack gives: they become parts of tables, tags and names of files.
+    """Refuse a document whose names or figures no stack gives: they become parts of tables, tags, names of files.
 
     A process and a stage are one word; services and metrics may have blanks between words, as `ledger server` has.
 
     Raises:
-        ValueError: a name is none, there are too many stages, or a histogram is none.
+        ValueError: a name, a figure (NaN and infinities) or a histogram is none, or there are too many stages.
     """
     for name in (document.process, *document.stages):
         if not _WORD.fullmatch(name):
@@ -100,6 +101,23 @@ def check_document(document: Telemetry) -> None:
         raise ValueError(f"has more than {_MOST_STAGES} stages")
     for stage in document.stages.values():
         stage.histogram.check()
+    if not all(-_LARGEST < figure < _LARGEST for figure in _figures(document)):
+        raise ValueError("a figure is not finite")
+
+
+def _figures(document: Telemetry) -> Iterator[float]:
+    """Give every figure of a document that may be fractional."""
+    yield document.knobs_seconds
+    for figures in document.stats.values():
+        yield from (figure for figure in figures.values() if not isinstance(figure, str))
+    for metric in document.metrics:
+        shown = (metric.value, metric.target, metric.limit, metric.p50, metric.p99, metric.p999, metric.maximum)
+        yield from (figure for figure in shown if figure is not None)
+    for process in document.processes:
+        yield from (process.cpu_percent, process.slope or 0.0)
+    if document.host is not None:
+        yield from (*document.host.cores, document.host.steal_percent, document.host.load)
+    yield from (session.seconds for session in document.sessions)
 
 
 class _ReadingError(Exception):
@@ -202,7 +220,7 @@ class _Endpoint:
                 raise _ReadingError(f"answers with more than {MAX_ANSWER_BYTES >> 20} MiB")
             try:
                 answer.parser.feed_data(piece)
-            except httptools.HttpParserError:
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
                 raise _ReadingError("does not speak HTTP") from None
         if not answer.keep_alive:
             self.disconnect()
