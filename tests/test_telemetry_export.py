@@ -164,3 +164,11 @@ def test_a_distribution_of_nothing_has_a_head_and_a_foot() -> None:
     lines = list(render_hgrm(empty()))
     assert len(lines) == 4
     assert "Total count    =            0" in lines[2]
+
+
+def test_a_distribution_of_very_many_ends() -> None:
+    counts = empty()
+    counts[[100, 200, 300]] = 2**61, 1, 1
+    shown = rows("".join(render_hgrm(counts)))
+    assert len(shown) < 500
+    assert shown[-1][1:] == [1, 2**61 + 2]

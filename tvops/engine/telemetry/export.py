@@ -35,6 +35,7 @@ _COOKIE: Final = 0x1C849313  # version 2, ZigZag LEB128
 _COMPRESSED_COOKIE: Final = 0x1C849314
 _HEADER: Final = struct.Struct(">iiiiqqd")  # cookie, length, index offset, digits, lowest, highest, ratio
 _TICKS: Final = 5  # lines of a percentile distribution for each halving of the distance to 100 %
+_FINEST: Final = 100 - 1e-10  # %: closer to 100, twelve digits show no difference, and steps come to nothing
 _BAD_IN_TAG: Final = frozenset(", \t\r\n")
 
 
@@ -114,7 +115,7 @@ def _distribution(counts: Counts, total: int, unit: int) -> Iterator[str]:
     cumulated, level = np.cumsum(counts), 0.0
     for bucket in np.flatnonzero(counts).tolist():
         value, count = HIGHEST_OF[bucket] / unit, int(cumulated[bucket])
-        while level < 100 and 100 * count / total >= level:
+        while level < _FINEST and 100 * count / total >= level:
             yield f"{value:12.3f} {level / 100:2.12f} {count:10d} {1 / (1 - level / 100):14.2f}\n"
             if count == total:
                 break
