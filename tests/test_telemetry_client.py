@@ -162,6 +162,10 @@ async def test_names_of_several_words_are_those_of_services_and_metrics() -> Non
         (b"", "ended the connection without an answer"),
         (b"\x00\xff\x01garbage\r\n\r\n", "does not speak HTTP"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "does not speak HTTP"),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            "does not speak HTTP",
+        ),
         (answer(b"hello"), "something that is not telemetry"),
         (answer(b""), "something that is not telemetry"),
         (answer(b"[" * 100_000, kind="application/json"), "something that is not telemetry"),

@@ -178,6 +178,8 @@ class _Endpoint:
             error = f"TLS: {_plain(getattr(failure, 'verify_message', '') or failure.reason or 'failed')}"
         except OSError as failure:
             error = _reason(failure)
+        except Exception as failure:  # noqa: BLE001 - whatever one sends, the polls of the others go on
+            error = f"cannot be read ({type(failure).__name__})"
         if error:
             self.disconnect()
         return Reading(self.url, telemetry, error, time.monotonic_ns(), self._connected)

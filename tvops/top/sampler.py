@@ -107,7 +107,7 @@ async def read_book(gateway: str, symbol: str, api_key: str, before: BookReading
         error = f"the gateway does not answer within {PATIENCE:g} s"
     except (OSError, EOFError):
         error = "the gateway cannot be reached"
-    except ValueError as failure:
+    except (ValueError, RecursionError) as failure:
         error = f"the gateway gives no book: {str(failure)[:100]}"
     return msgspec.structs.replace(before, error=error)
 
@@ -158,7 +158,7 @@ async def get(url: str, path: str, api_key: str) -> bytes:
                 raise EOFError
             try:
                 parser.feed_data(piece)
-            except httptools.HttpParserError:
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
                 raise ValueError("does not speak HTTP") from None
             if len(answer.body) > MAX_BOOK_BYTES:
                 raise ValueError("the answer has no end")
