@@ -178,6 +178,8 @@ async def test_names_of_several_words_are_those_of_services_and_metrics() -> Non
         *((answer(named(**{field: name})), "something that is not telemetry") for field, name in STRANGE_NAMES),
         (answer(damaged(stages={f"s{n}": GOOD.stages["loop_lag"] for n in range(257)})), "is not telemetry"),
         *((answer(data), "something that is not telemetry") for data in strange_figures()),
+        (answer(msgspec.json.encode(GOOD).replace(b'"time":3', b'"time":' + b"3" * 400), kind="application/json"),
+         "something that is not telemetry"),
         (answer(damaged(schema=99)), "schema 99"),
         (answer(b"x" * 100)[:-50], "broke off in the middle"),
         (answer(b"", "401 Unauthorized"), "needs an API key; set a valid one in $TVOPS_API_KEY"),

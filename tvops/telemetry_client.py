@@ -16,7 +16,7 @@ import ssl
 import time
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 import httptools
@@ -255,11 +255,14 @@ def _decode(answer: _Answer) -> Telemetry:
     if status != HTTPStatus.OK:
         raise _ReadingError(f"answers with status {status}")
     kind = answer.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    decoder: Any = _json_decoder if kind == b"application/json" else _decoder
+    body: bytes | bytearray = answer.body
     try:
-        telemetry: Telemetry = decoder.decode(answer.body)
+        if kind == b"application/json":
+            # MessagePack, and so every reader, knows numbers of 64 bits; JSON knows longer ones
+            body = msgspec.msgpack.encode(_json_decoder.decode(body))
+        telemetry = _decoder.decode(body)
         check_document(telemetry)
-    except (ValueError, RecursionError):
+    except (ValueError, OverflowError, RecursionError):
         raise _ReadingError("answers with something that is not telemetry") from None
     if telemetry.schema != SCHEMA:
         raise _ReadingError(f"tells telemetry of schema {telemetry.schema}, which this version cannot read")
