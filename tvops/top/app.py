@@ -13,6 +13,7 @@ from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.events import Key, Resize
 from textual.screen import Screen
+from textual.theme import ThemeProvider
 from textual.widgets import Input
 
 from tvops.errors import TvopsError
@@ -22,6 +23,7 @@ from tvops.top.desk import Desk
 from tvops.top.frame import VIEWS
 from tvops.top.help import Help
 from tvops.top.lines import Line
+from tvops.top.palette import Palette
 from tvops.top.panel import Panel
 from tvops.top.recording import Writer
 from tvops.top.scene import NO_GATEWAY, BookReading
@@ -201,6 +203,15 @@ class Top(App[None]):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Keep the filter."""
         self._close_filter()
+
+    def action_command_palette(self) -> None:
+        """Open the command palette."""
+        if not isinstance(self.screen, Palette):
+            self.push_screen(Palette())
+
+    def search_themes(self) -> None:
+        """Open the palette of themes."""
+        self.push_screen(Palette(providers=[ThemeProvider], placeholder="Search for themes…"))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Offer views and actions in the command palette."""

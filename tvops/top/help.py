@@ -50,8 +50,8 @@ class Help(ModalScreen[None]):
             yield Static(KEYS, markup=False)
 
     def on_key(self, event: Key) -> None:
-        """Go away."""
-        if event.key in ("up", "down", "pageup", "pagedown"):
+        """Go away; a key that came right behind the one that did that is not for the help any more."""
+        if event.key in ("up", "down", "pageup", "pagedown") or not self.is_current:
             return
         event.stop()
         self.dismiss()
