@@ -202,6 +202,8 @@ def test_a_load_passes_or_not_by_the_figures_of_the_stack(stack: Stack) -> None:
     figures = json.loads(out)
     assert figures["readings"] >= 1
     assert figures["reply_p99_ms"] > 0
+    assert (figures["latency_p99_ms"], figures["missed"]) == (None, 0)
+    assert "market data: nobody listened" in err
     code, out, err = gate(stack, "sleep 2", REPLY_P99_MS="0")
     assert code == 1
     assert "order replies: p99" in err
