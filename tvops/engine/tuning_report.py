@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -41,10 +44,20 @@ def started(pid: int) -> int:
 def write_private(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, for its owner only; raise OSError."""
     new = path.with_name(f"{path.name}.new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    new.unlink(missing_ok=True)  # of a write that was cut off, or put there by somebody
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content + b"\n")
     new.replace(path)
+
+
+def open_private(path: Path) -> BinaryIO:
+    """Open a file that `write_private` wrote; raise OSError, also for a pipe or a link put in its place."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def write_report(folder: Path, report: Report) -> None:
@@ -65,10 +78,10 @@ def read_report(folder: Path) -> Report | None:
         PermissionError: it belongs to somebody else.
     """
     try:
-        with (folder / FILE_NAME).open("rb") as file:
+        with open_private(folder / FILE_NAME) as file:
             report = msgspec.json.decode(file.read(MAX_REPORT_BYTES), type=Report)
     except PermissionError:
         raise
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, RecursionError):
         return None
     return report if report.current else None
