@@ -19,11 +19,13 @@ from tvops.engine.bus.roles import Bus
 from tvops.engine.gateway.auth import create_key
 from tvops.engine.services import Health
 from tvops.engine.stream.service import StreamService
+from tvops.engine.telemetry import service as telemetry_service
 from tvops.engine.telemetry.document import Process, Server, Telemetry
 from tvops.engine.telemetry.events import MOST, MOST_OFTEN, EventLog, Watch
 from tvops.engine.telemetry.pauses import SETTLED_NS, CollectionPauses, LoopLag, Pause
 from tvops.engine.telemetry.recorder import Recorder
 from tvops.engine.telemetry.service import TelemetryService
+from tvops.engine.telemetry.stack_watch import StackWatch
 from tvops.engine.telemetry.stages import STAGES, Stages
 from tvops.engine.telemetry.uptime import Past, Uptime
 from tvops.settings import Settings
@@ -251,6 +253,33 @@ def test_those_that_come_often_displace_no_others() -> None:
     assert [event.time for event in kept[1:-1]] == list(range(MOST - MOST_OFTEN, MOST))
     assert [event.seq for event in kept] == sorted(event.seq for event in kept)
     assert log.count == MOST + 2
+
+
+async def test_a_sample_that_hangs_shows_in_the_health(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = asyncio.Event()
+
+    async def hang(watch: StackWatch) -> None:
+        await answered.wait()
+
+    monkeypatch.setattr(StackWatch, "sample", hang)
+    monkeypatch.setattr(telemetry_service, "LATE_SECONDS", 0.2)
+    async with running_gateway(bus) as gateway:
+        telemetry = TelemetryService("engine", gateway.settings, bus)
+        telemetry.compile()
+        assert telemetry.health() == Health("ok")
+        await telemetry.start()
+        try:
+            async with asyncio.timeout(20):
+                while telemetry.health().state == "ok":
+                    await asyncio.sleep(0.01)
+                assert "something that it reads does not answer" in telemetry.health().detail
+                monkeypatch.setattr(telemetry_service, "LATE_SECONDS", 20.0)
+                answered.set()
+                while not telemetry.document().metrics:
+                    await asyncio.sleep(0.01)
+            assert telemetry.health() == Health("ok")
+        finally:
+            await telemetry.stop()
 
 
 def test_what_changes_is_noted() -> None:

@@ -35,6 +35,9 @@ from tvops.settings import Settings
 MSGPACK = "application/msgpack"
 JSON = "application/json"
 SECONDS = 1.0
+LATE_SECONDS = 5.0
+"""How old the newest sample may be before telemetry counts as degraded: something that it reads holds it up."""
+
 RECOVERY_SECONDS = 0.05
 """Between two looks at whether the process serves, while it does not yet."""
 
@@ -92,6 +95,7 @@ class TelemetryService:
         self._listed: tuple[int, tuple[Session, ...]] = (0, ())  # ns since 1970, and the sessions of then
         self._tasks: list[asyncio.Task[None]] = []
         self._trouble = ""
+        self._tried = 0.0  # when the newest sample ended, well or not, monotonic s; 0: none has begun
         self._busy = 0.0  # ms that the last second's work kept the loop
 
     def watch(self, services: Sequence[Service], sessions: SessionSource) -> None:
@@ -119,7 +123,11 @@ class TelemetryService:
 
     def health(self) -> Health:
         """Tell whether samples are taken; the stack serves all the same where they are not."""
-        return Health("degraded", self._trouble) if self._trouble else Health("ok")
+        trouble = self._trouble
+        age = time.monotonic() - self._tried if self._tried else 0.0
+        if age > LATE_SECONDS:
+            trouble = f"no telemetry for {age:.0f} s: something that it reads does not answer"
+        return Health("degraded", trouble) if trouble else Health("ok")
 
     def stats(self) -> dict[str, float | int | str]:
         """Give what telemetry itself costs."""
@@ -195,7 +203,7 @@ class TelemetryService:
         self._pauses.start()
         self._lag.start()
         self._collections.start()
-        due = time.monotonic()
+        due = self._tried = time.monotonic()
         while True:
             try:
                 await self._sample()
@@ -204,7 +212,8 @@ class TelemetryService:
                 if not self._trouble:
                     logger.exception("telemetry could not be taken")
                 self._trouble = f"telemetry could not be taken: {type(error).__name__}: {error}"
-            due = max(due + SECONDS, time.monotonic())
+            self._tried = time.monotonic()
+            due = max(due + SECONDS, self._tried)
             while self._uptime.recovery is None and time.monotonic() < due - RECOVERY_SECONDS:
                 self._note_uptime(self._health().values())
                 await asyncio.sleep(RECOVERY_SECONDS)
