@@ -160,7 +160,7 @@ async def alone(arguments: argparse.Namespace) -> None:
             report(seen, expected, arguments.sessions)
             own = after.user + after.system - before.user - before.system
             print(f"service    {own / seconds:.0%} CPU, {rss:.0f} MB; {stats['batches_sent']} batches", end=" ")
-            print(f"of {stats['avg_batch_size']}, its own p99 {stats['latency_p99_ms']} ms,", end=" ")
+            print(f"of {stats['avg_batch_size']}, its own p99 {stats.get('latency_p99_ms', '-')} ms,", end=" ")
             print(f"{stats['conflations']} conflations, {stats['clients_dropped']} dropped")
             print(f"clients    {cpu / seconds:.0%} CPU; the publisher was up to {1000 * late:.1f} ms late")
         finally:

@@ -54,7 +54,7 @@ def _stack(texts: Sequence[str], ports: tuple[int, ...]) -> Stack:
         except ValueError:
             port = -1
         if url.scheme not in ("http", "https") or not url.hostname or port == -1 or url.path not in ("", "/"):
-            raise UsageError(f"{text}: is no address; give a host, or a URL such as http://127.0.0.1:8000")
+            raise UsageError(f"{text!r}: is no address; give a host, or a URL such as http://127.0.0.1:8000")
         if url.username or url.password:
             raise UsageError("an address holds a password; set TVOPS_API_KEY instead")
         host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
