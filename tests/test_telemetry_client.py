@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.stack import free_port
-from tvops.engine.telemetry.document import HostLoad, Metric, Stage, Telemetry
+from tvops.engine.telemetry.document import Event, HostLoad, Metric, Stage, Telemetry
 from tvops.engine.telemetry.histogram import Histogram, empty, pack
 from tvops.errors import UsageError
 from tvops.telemetry_client import MAX_ANSWER_BYTES, Reading, TelemetryClient
@@ -137,6 +137,22 @@ def strange_figures() -> Iterator[bytes]:
             yield damaged(metrics=(msgspec.structs.replace(METRIC, **{field: figure}),))
         yield damaged(stats={"gateway": {"orders": figure}})
         yield damaged(host=msgspec.structs.replace(load, cores=(figure,)))
+    yield damaged(time=2**63)
+    yield damaged(stats={"gateway": {"orders": 2**64 - 1}})
+    yield damaged(stages={"s": Stage("s", Histogram(b"", b"", maximum=-1))})
+    for counts in ((-5,), (5, -3), (2**53,), (2**62, 2**62, 2**62), (2**63 - 1, 3)):
+        where = np.arange(len(counts), dtype=np.uint16)
+        yield histogram(where.tobytes(), np.array(counts, np.int64).tobytes())
+
+
+def too_many() -> Iterator[bytes]:
+    """What has more in it than any stack."""
+    yield damaged(stages={f"s{number}": GOOD.stages["loop_lag"] for number in range(257)})
+    yield damaged(metrics=(METRIC,) * 257)
+    yield damaged(health={f"s{number}": ("ok", "") for number in range(65)})
+    yield damaged(stats={f"s{number}": {} for number in range(65)})
+    yield damaged(stats={"s": {f"f{number}": 1 for number in range(1025)}})
+    yield damaged(events=(Event(1, 2, "info", "a", "b"),) * 4097)
 
 
 STRANGE_NAMES = [
@@ -176,8 +192,7 @@ async def test_names_of_several_words_are_those_of_services_and_metrics() -> Non
         (answer(histogram(b"\xff\xff", bytes(8))), "something that is not telemetry"),
         (answer(histogram(b"\x01\x00", bytes(16))), "something that is not telemetry"),
         *((answer(named(**{field: name})), "something that is not telemetry") for field, name in STRANGE_NAMES),
-        (answer(damaged(stages={f"s{n}": GOOD.stages["loop_lag"] for n in range(257)})), "is not telemetry"),
-        *((answer(data), "something that is not telemetry") for data in strange_figures()),
+        *((answer(data), "something that is not telemetry") for data in (*strange_figures(), *too_many())),
         (answer(msgspec.json.encode(GOOD).replace(b'"time":3', b'"time":' + b"3" * 400), kind="application/json"),
          "something that is not telemetry"),
         (answer(damaged(schema=99)), "schema 99"),

@@ -6,13 +6,15 @@ it for the telemetry. It imports nothing heavy: the supervisor stays small.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
-from tvops.engine.tuning_report import started, write_private
+from tvops.engine.telemetry.bounds import Rows, Whole
+from tvops.engine.tuning_report import open_private, started, write_private
 
 FILE_NAME = "knobs.json"
 MAX_TABLE_BYTES = 4 << 20
@@ -33,12 +35,12 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str  # sysctl, file, nic, process, socket, held, redis
     knob: str  # its id in the catalogue: net.core.somaxconn, process.nice
-    places: tuple[str, ...] = ()  # engine, ledger, cpu3, eth0, …; empty: it has one place only
+    places: Annotated[tuple[str, ...], Rows] = ()  # engine, ledger, cpu3, eth0, …; empty: it has one place only
     wanted: str  # canonical, with the >= or <= of the profile
     now: str | None  # as it was read back, canonical; None: not known
     state: KnobState
-    since: int  # when it came into this state, ns since 1970
-    looked: int  # when it was last read, ns since 1970
+    since: Whole  # when it came into this state, ns since 1970
+    looked: Whole  # when it was last read, ns since 1970
     told: bool = False  # only the process itself can tell, and it did so when it started
     reason: str = ""
 
@@ -75,12 +77,12 @@ class TableReader:
     def read(self) -> KnobTable | None:
         """Give the newest table; None where no supervisor looks, or its file cannot be read."""
         try:
-            status = self._path.stat()
-            if (status.st_ino, status.st_mtime_ns) != self._seen:
-                with self._path.open("rb") as file:
+            with open_private(self._path) as file:
+                status = os.fstat(file.fileno())
+                if (status.st_ino, status.st_mtime_ns) != self._seen:
                     self._table = msgspec.json.decode(file.read(MAX_TABLE_BYTES), type=KnobTable)
-                self._seen = status.st_ino, status.st_mtime_ns
-        except (OSError, msgspec.DecodeError):
+                    self._seen = status.st_ino, status.st_mtime_ns
+        except (OSError, msgspec.DecodeError, RecursionError):
             self._table, self._seen = None, (0, 0)
         table = self._table
         return table if table is not None and started(table.pid) == table.started else None

@@ -6,14 +6,26 @@ in between is the difference of two documents. MessagePack for readers of ours, 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from tvops.engine.knob_table import Knob as Knob
+from tvops.engine.telemetry.bounds import (
+    MOST_FIGURES,
+    MOST_METRICS,
+    MOST_SERVICES,
+    MOST_STAGES,
+    Number,
+    Rows,
+    Whole,
+)
 from tvops.engine.telemetry.histogram import Histogram
 
 SCHEMA = 1
+Services = Meta(max_length=MOST_SERVICES)
+Figures = Annotated[dict[str, Number | Whole | str], Meta(max_length=MOST_FIGURES)]
 MetricState = Literal["ok", "warn", "breach", "no data"]
 
 
@@ -30,24 +42,24 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     name: str  # tv_order_execution_latency, …
     text: str
     unit: str  # ms, MB, %, 1/s, sessions, s
-    value: float | None  # of the window; None: no data
-    target: float
-    limit: float  # above it is a breach
+    value: Number | None  # of the window; None: no data
+    target: Number
+    limit: Number  # above it is a breach
     state: MetricState
-    since: int  # when it came into this state, ns since 1970
-    samples: int = 0  # in the window, of latencies
-    p50: float | None = None
-    p99: float | None = None
-    p999: float | None = None
-    maximum: float | None = None
+    since: Whole  # when it came into this state, ns since 1970
+    samples: Whole = 0  # in the window, of latencies
+    p50: Number | None = None
+    p99: Number | None = None
+    p999: Number | None = None
+    maximum: Number | None = None
     detail: str = ""  # why there are no data
 
 
 class Event(msgspec.Struct, frozen=True):
     """Something that an operator wants to know of."""
 
-    seq: int  # counts up within a process
-    time: int  # ns since 1970
+    seq: Whole  # counts up within a process
+    time: Whole  # ns since 1970
     severity: Literal["info", "warn", "breach"]
     about: str  # a metric, a process, a role
     text: str
@@ -57,18 +69,18 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     """One process of the stack."""
 
     name: str  # supervisor, engine, market, ledger server, …
-    pid: int
-    started: int  # ns since 1970
-    cpu_percent: float  # of one core, over the last second
-    rss: int  # bytes
-    pss: int  # bytes, shared pages counted once; 0: not known
-    threads: int
-    descriptors: int
-    voluntary_switches: int  # since its start
-    involuntary_switches: int
-    major_faults: int
-    budget: int = 0  # bytes that it should stay within; 0: none
-    slope: float | None = None  # bytes per second that it grows by; None: not known yet
+    pid: Whole
+    started: Whole  # ns since 1970
+    cpu_percent: Number  # of one core, over the last second
+    rss: Whole  # bytes
+    pss: Whole  # bytes, shared pages counted once; 0: not known
+    threads: Whole
+    descriptors: Whole
+    voluntary_switches: Whole  # since its start
+    involuntary_switches: Whole
+    major_faults: Whole
+    budget: Whole = 0  # bytes that it should stay within; 0: none
+    slope: Number | None = None  # bytes per second that it grows by; None: not known yet
     leaking: bool = False
 
     @property
@@ -85,14 +97,14 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
 class HostLoad(msgspec.Struct, frozen=True, kw_only=True):
     """The machine."""
 
-    cores: tuple[float, ...]  # busy percent of each, over the last second
-    steal_percent: float
-    load: float  # of one minute
-    memory: int  # bytes in all (of the cgroup where that is less)
-    available: int
-    udp_drops: int  # since boot
-    listen_drops: int
-    socket_queues: int | None  # bytes that wait in the sockets of the stack's ports; None: not known
+    cores: Annotated[tuple[Number, ...], Rows]  # busy percent of each, over the last second
+    steal_percent: Number
+    load: Number  # of one minute
+    memory: Whole  # bytes in all (of the cgroup where that is less)
+    available: Whole
+    udp_drops: Whole  # since boot
+    listen_drops: Whole
+    socket_queues: Whole | None  # bytes that wait in the sockets of the stack's ports; None: not known
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,53 +114,56 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     address: str  # without secrets
     up: bool
     told: bool = True  # False: it refused INFO, and what comes from that is not known
-    used: int = 0  # bytes
-    limit: int = 0  # bytes; 0: none
+    used: Whole = 0  # bytes
+    limit: Whole = 0  # bytes; 0: none
     policy: str = ""
-    evicted: int = 0
-    expired: int = 0
-    clients: int = 0
-    commands: int = 0  # per second
-    uptime: int = 0  # s
-    latency: tuple[tuple[str, int, int], ...] = ()  # LATENCY LATEST: event, latest ms, worst ms
-    latency_threshold: int | None = None  # ms from which on events are kept; 0: they are not; None: not known
-    slow: tuple[tuple[int, int, str], ...] = ()  # SLOWLOG: time (s), us, command without its values
+    evicted: Whole = 0
+    expired: Whole = 0
+    clients: Whole = 0
+    commands: Whole = 0  # per second
+    uptime: Whole = 0  # s
+    # LATENCY LATEST: event, latest ms, worst ms
+    latency: Annotated[tuple[tuple[str, Whole, Whole], ...], Rows] = ()
+    latency_threshold: Whole | None = None  # ms from which on events are kept; 0: they are not; None: not known
+    # SLOWLOG: time (s), us, command without its values
+    slow: Annotated[tuple[tuple[Whole, Whole, str], ...], Rows] = ()
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """One session of a client."""
 
-    id: int
+    id: Whole
     peer: str
     account: str = ""
-    seconds: float = 0.0
-    subscriptions: int = 0
-    messages: int = 0
-    unsent: int = 0  # bytes
-    conflations: int = 0  # in a row
+    seconds: Number = 0.0
+    subscriptions: Whole = 0
+    messages: Whole = 0
+    unsent: Whole = 0  # bytes
+    conflations: Whole = 0  # in a row
     slow: bool = False
 
 
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
     """One process at one moment."""
 
-    schema: int = SCHEMA
+    schema: Whole = SCHEMA
     process: str  # engine, market
     version: str
-    pid: int
-    started: int  # ns since 1970
-    time: int  # ns since 1970
-    health: dict[str, tuple[str, str]]  # service -> state, detail
-    stats: dict[str, dict[str, float | int | str]]  # service -> the figures of /stats
-    stages: dict[str, Stage]
-    metrics: tuple[Metric, ...]
-    events: tuple[Event, ...]  # the newest, oldest first
-    processes: tuple[Process, ...] = ()  # in the document of the process that watches the others
+    pid: Whole
+    started: Whole  # ns since 1970
+    time: Whole  # ns since 1970
+    health: Annotated[dict[str, tuple[str, str]], Services]  # service -> state, detail
+    stats: Annotated[dict[str, Figures], Services]  # service -> the figures of /stats
+    stages: Annotated[dict[str, Stage], Meta(max_length=MOST_STAGES)]
+    metrics: Annotated[tuple[Metric, ...], Meta(max_length=MOST_METRICS)]
+    events: Annotated[tuple[Event, ...], Rows]  # the newest, oldest first
+    processes: Annotated[tuple[Process, ...], Rows] = ()  # in the document of the process that watches the others
     host: HostLoad | None = None
-    servers: tuple[Server, ...] = ()
-    sessions: tuple[Session, ...] = ()  # the slowest first, at most 1,000
+    servers: Annotated[tuple[Server, ...], Rows] = ()
+    sessions: Annotated[tuple[Session, ...], Rows] = ()  # the slowest first, at most 1,000
     profile: str = ""
-    knobs_in_force: int = 0
-    knobs_left: int = 0
-    knobs: tuple[Knob, ...] = ()  # of the profile, as they were when last looked at; those that drifted come first
-    knobs_seconds: float = 0.0  # between two looks at them
+    knobs_in_force: Whole = 0
+    knobs_left: Whole = 0
+    # of the profile, as they were when last looked at; those that drifted come first
+    knobs: Annotated[tuple[Knob, ...], Rows] = ()
+    knobs_seconds: Number = 0.0  # between two looks at them

@@ -16,7 +16,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tvops.engine.telemetry.bounds import Count
+
 Counts = NDArray[np.int64]
+
+MOST: Final = 1 << 53
+"""Samples: fewer than this add up without loss, as whole numbers and as doubles."""
 
 SUB_BITS: Final = 8
 HALF: Final = 1 << (SUB_BITS - 1)  # buckets of each power of two
@@ -106,8 +111,8 @@ class Histogram(msgspec.Struct, frozen=True):
 
     buckets: bytes  # uint16, ascending
     counts: bytes  # int64
-    maximum: int = 0  # largest sample since the process started, ns
-    negative: int = 0  # samples below 0 (clock skew), which are not among the counts
+    maximum: Count = 0  # largest sample since the process started, ns
+    negative: Count = 0  # samples below 0 (clock skew), which are not among the counts
 
     def check(self) -> tuple[NDArray[np.uint16], Counts]:
         """Give the buckets that are not empty and their counts; raise ValueError where they cannot be such."""
@@ -115,6 +120,9 @@ class Histogram(msgspec.Struct, frozen=True):
         counts = np.frombuffer(self.counts, np.int64)
         if len(where) != len(counts) or (len(where) and int(where.max()) >= BUCKETS):
             raise ValueError("is no histogram")
+        # As unsigned, a count below 0 is past the bound as well.
+        if counts.view(np.uint64).sum(dtype=np.float64) >= MOST:
+            raise ValueError("has counts below 0, or more samples than there can be")
         return where, counts
 
     def unpack(self) -> Counts:
