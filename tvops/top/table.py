@@ -104,6 +104,23 @@ def first_row(count: int, height: int, choice: Choice) -> int:
     return min(top, max(0, choice.cursor))
 
 
+def page(lines: Sequence[Line], at: int, marked: bool, height: int) -> list[Line]:
+    """Give ``height`` lines of a longer page: the first ones, or those that end with line ``at``.
+
+    That line is ``marked`` where the cursor is on it and no table does so.
+    """
+    shown = list(lines)
+    if marked and at < len(shown):
+        shown[at] = _pointed(shown[at])
+    top = max(0, at - height + 1)
+    return shown[top : top + height]
+
+
+def _pointed(line: Line) -> Line:
+    first, rest = (line[0], line[1:]) if line else (Span(""), ())
+    return (Span("▸", "cursor"), first._replace(text=first.text[1:]), *rest)
+
+
 def _text(made: Span | str) -> str:
     return made if isinstance(made, str) else made.text
 

@@ -11,7 +11,7 @@ from tvops.engine.telemetry.document import Knob, Telemetry
 from tvops.top.lines import DASH, Line, Span, clean, fit, span_of, title
 from tvops.top.model import Seen
 from tvops.top.scene import Scene
-from tvops.top.table import Column, arrange, body, columns_for, head
+from tvops.top.table import Column, arrange, body, columns_for, head, page
 from tvops.top.views.resources import process_lines
 
 Row = tuple[Seen, Knob]
@@ -20,6 +20,9 @@ ROLES = {"in force": "ok", "drifted": "warn", "differs": "", "not here": ""}
 SERVICE_ROLES = {"ok": "ok", "degraded": "warn", "failed": "breach"}
 LEAST_ROWS = 14
 """Rows of the table that services and processes leave room for."""
+
+ANY_WIDTH = 80
+"""How many lines there are does not depend on it."""
 
 STALE_LOOKS = 3
 """A value that was not read again for so many times the interval is stale."""
@@ -87,23 +90,29 @@ class Knobs:
     )
 
     def count(self, scene: Scene) -> int:
-        """Give the number of rows that the filter lets through."""
-        return len(self._rows(scene))
+        """Give the number of rows that the filter lets through, and of the lines below them."""
+        return len(self._rows(scene)) + sum(len(lines) for lines in _below(scene, ANY_WIDTH))
 
     def draw(self, scene: Scene, width: int, height: int) -> list[Line]:
-        """Give a line for each port, the table, and what there is room for of services and processes."""
+        """Give a line for each port, the table, and below it services and processes.
+
+        What there is no room for below the table comes when the cursor goes on past its last row.
+        """
         lines: list[Line] = [_port(seen) for seen in scene.seen]
-        if not any(seen.document.knobs for seen in scene.seen if seen.document):
-            lines += [title("knobs", width), (Span("  no port tells of the knobs of its profile", "dim"),)]
-            return (lines + _services(scene, width) + _processes(scene, width))[:height]
+        services, processes = _below(scene, width)
         rows = self._rows(scene)
-        room = height - len(lines)
-        below: list[Line] = []
-        for more in (_services(scene, width), _processes(scene, width)):
-            if room - len(below) - len(more) >= LEAST_ROWS + 4:
-                below += more
-        table = self._table(scene, rows, width, room - len(below))
-        return [*lines, *table, *below]
+        if any(seen.document.knobs for seen in scene.seen if seen.document):
+            room = height - len(lines)
+            for below in (services, processes):
+                if room - len(below) < LEAST_ROWS + 4:
+                    break
+                room -= len(below)
+            lines += self._table(scene, rows, width, room)
+        else:
+            lines += [title("knobs", width), (Span("  no port tells of the knobs of its profile", "dim"),)]
+        past = scene.choice.cursor - len(rows)
+        at = len(lines) + past
+        return page([*lines, *services, *processes], at if past >= 0 else 0, past >= 0, height)
 
     def _table(self, scene: Scene, rows: list[Row], width: int, height: int) -> list[Line]:
         columns = columns_for(self.columns, width - 2, scene.choice.hidden, least=26)
@@ -170,6 +179,10 @@ def _summary(document: Telemetry) -> str:
     if document.knobs or not (document.knobs_in_force or document.knobs_left):
         return ""
     return f"   {document.knobs_in_force} in force, {document.knobs_left or 'none'} left out"
+
+
+def _below(scene: Scene, width: int) -> tuple[list[Line], list[Line]]:
+    return _services(scene, width), _processes(scene, width)
 
 
 def _services(scene: Scene, width: int) -> list[Line]:
