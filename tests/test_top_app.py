@@ -327,6 +327,77 @@ async def test_a_knob_that_was_not_read_again_looks_stale_and_one_that_is_told_o
         assert "ok" in roles["process.gc_threshold"]
 
 
+async def test_what_stands_below_the_knobs_is_reached_on_a_small_terminal() -> None:
+    async with showing() as screen:
+        first = await screen.press("9")
+        assert "processes" not in first
+        assert "ledger server" in await screen.press("G")
+        assert screen.lines[-2].startswith("▸ledger server")
+        assert await screen.press("g") == first
+        await screen.press(*"jjjjjjjjjjjjjjjjjjjjjjjj")  # as many as there are knobs, and two more
+        assert "─ services ─" in screen.text
+        await screen.press("slash", *"nothing is like it", "enter")
+        assert "no knob matches the filter" in screen.text
+        assert "─ processes ─" in await screen.press("G")
+
+
+def servers_of(**ledger: object) -> list[Reading]:
+    """Give what a stack tells in two seconds that measures six round trips; ``ledger`` is told of its server."""
+    engine, readings = Engine(), []
+    for second in (31, 32):
+        document = engine.document(BEGIN + second * SECOND)
+        trip = document.stages["redis_round_trip_ledger"]
+        trips = {f"redis_round_trip_{role}": trip for role in ("market", "results", "a", "b", "c")}
+        servers = (msgspec.structs.replace(document.servers[0], **ledger), *document.servers[1:])
+        document = msgspec.structs.replace(document, stages={**document.stages, **trips}, servers=servers)
+        readings.append(Reading(GATEWAY, document, "", second * SECOND, True))
+    return readings
+
+
+async def test_the_slow_log_is_reached_on_a_small_terminal() -> None:
+    async with showing() as screen:
+        await screen.feed(*servers_of())
+        first = await screen.press("7")
+        assert "slow log" not in first
+        await screen.press("G")
+        assert screen.lines[-2].startswith("▸ ledger    14:12:40")
+        assert "XADD orders" in screen.lines[-2]
+        await screen.press("k")
+        assert screen.lines[-2].startswith("▸")
+        assert await screen.press("g") == first
+
+
+@pytest.mark.parametrize(
+    "used, policy, text, role",
+    [
+        (128 << 20, "noeviction", "■ 100%", "breach"),
+        (100 << 20, "noeviction", "▲ 78%", "warn"),
+        (80 << 20, "noeviction", "62%", ""),
+        (128 << 20, "allkeys-lru", "100%", ""),
+    ],
+)
+async def test_memory_of_a_server_is_judged_by_the_metric_and_has_a_mark(
+    used: int, policy: str, text: str, role: str
+) -> None:
+    reading = servers_of(used=used, policy=policy)[-1]
+    assert reading.telemetry is not None
+    metrics = tuple(
+        msgspec.structs.replace(metric, target=70.0, limit=90.0) if metric.name == "tv_redis_memory" else metric
+        for metric in reading.telemetry.metrics
+    )
+    async with showing((120, 60)) as screen:
+        document = msgspec.structs.replace(reading.telemetry, metrics=metrics)
+        await screen.feed(reading._replace(telemetry=document))
+        for view in ("1", "7"):
+            await screen.press(view)
+            spans = [span for line in screen.app.last_lines for span in line if re.search(r"\d%", span.text)]
+            ledger = next(span for span in spans if span.text.split(" MB ")[-1].strip() == text)
+            assert ledger.role == role or (ledger.role, role) == ("cursor", "")
+        unknown = msgspec.structs.replace(document, metrics=(), time=document.time + 1)
+        await screen.feed(reading._replace(telemetry=unknown))
+        assert "■" not in "".join(line for line in screen.lines if "MB" in line)
+
+
 async def test_without_a_table_the_counts_are_shown() -> None:
     engine = Engine()
     document = msgspec.structs.replace(engine.document(BEGIN + 31 * SECOND), knobs=())

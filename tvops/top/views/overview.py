@@ -9,7 +9,14 @@ from tvops.top.lines import DASH, Line, Span, clean, cut, data_size, number, spa
 from tvops.top.model import Seen, jitter, metrics_of
 from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, columns_for, head
-from tvops.top.views.resources import memory_of, process_lines, server_lines, stage_lines
+from tvops.top.views.resources import (
+    memory_bounds,
+    memory_of,
+    memory_share,
+    process_lines,
+    server_lines,
+    stage_lines,
+)
 
 Row = tuple[Seen, Metric]
 STATES = {
@@ -283,11 +290,11 @@ def _servers(scene: Scene) -> Line:
     seen = next((s for s in scene.seen if s.document and s.document.servers), None)
     if seen is None or seen.document is None:
         return _row("redis", None, [])
-    parts = []
+    parts, bounds = [], memory_bounds(scene)
     for server in seen.document.servers:
-        share = server.used / server.limit if server.limit else 0.0
-        used = f"{data_size(server.used)}" + (f" {share:.0%}" if server.limit else "")
-        parts.append((clean(server.role), used if server.up else "DOWN", "" if server.up else "breach"))
+        share = memory_share(server, bounds)
+        used = data_size(server.used) + (f" {share.text}" if server.limit else "")
+        parts.append((clean(server.role), used if server.up else "DOWN", share.role if server.up else "breach"))
     return _row("redis", seen, parts)
 
 

@@ -8,63 +8,74 @@ from tvops.engine.telemetry.document import Server
 from tvops.top.lines import Line, Span, clean, clock, data_size, duration, gauge, number, title
 from tvops.top.model import Seen
 from tvops.top.scene import Scene
-from tvops.top.table import Column, arrange, body, columns_for, head
-from tvops.top.views.resources import SERVER_COLUMNS, stage_rows
+from tvops.top.table import Column, arrange, body, columns_for, head, page
+from tvops.top.views.resources import Bounds, memory_bounds, memory_share, server_columns, stage_rows
 
 SLOW_SHOWN = 12
 ROUND_TRIP = "redis_round_trip_"
+ANY_WIDTH = 80
+"""How many lines there are does not depend on it."""
+
+
+ABOVE = 2
+"""Lines above the first server."""
 
 
 class Servers:
     """Every server of the stack, and what it found slow."""
 
     name, letter = "redis", "7"
-    columns: tuple[Column[Any], ...] = SERVER_COLUMNS
+    columns: tuple[Column[Any], ...] = server_columns(None)
 
     def count(self, scene: Scene) -> int:
-        """Give the number of servers."""
-        return len(arrange(self.columns, [server for _, server in _servers(scene)], scene.choice))
+        """Give the number of lines that the cursor goes through: the servers, and all that stands below them."""
+        rows, lines = _lines(scene, ANY_WIDTH)
+        return len(lines) - ABOVE if rows else 0
 
     def draw(self, scene: Scene, width: int, height: int) -> list[Line]:
-        """Give the table, memory as bars, round trips, latency events and the slow log."""
-        pairs = _servers(scene)
-        columns = columns_for(self.columns, width - 2, scene.choice.hidden)
-        rows = arrange(columns, [server for _, server in pairs], scene.choice)
-        stale = any(not seen.fresh for seen, _ in pairs)
-        lines = [title("servers", width), head(columns, scene.choice)]
-        if not rows:
-            return [*lines, (Span("  no servers are told of", "dim"),)]
-        lines += body(columns, rows, max(1, min(len(rows), height // 3)), scene.choice, lambda row: stale)
-        lines += [
-            (),
-            title("memory against maxmemory", width),
-            *(_memory(server, width, scene, stale) for server in rows),
-        ]
-        lines += _round_trips(scene, width)
-        lines += [(), title("latency events", width), *_latency(rows)]
-        lines += [(), title("slow log", width), *_slow(rows, width)]
-        return lines[:height]
+        """Give the table, memory as bars, round trips, latency events and the slow log, around the cursor."""
+        rows, lines = _lines(scene, width)
+        cursor = scene.choice.cursor
+        return page(lines, ABOVE + cursor, cursor >= len(rows) > 0, height)
+
+
+def _lines(scene: Scene, width: int) -> tuple[list[Server], list[Line]]:
+    """Give the servers that the filter lets through, and the whole view of them."""
+    pairs, bounds = _servers(scene), memory_bounds(scene)
+    columns = columns_for(server_columns(bounds), width - 2, scene.choice.hidden)
+    rows = arrange(columns, [server for _, server in pairs], scene.choice)
+    lines = [title("servers", width), head(columns, scene.choice)]
+    if not rows:
+        return rows, [*lines, (Span("  no servers are told of", "dim"),)]
+    stale = any(not seen.fresh for seen, _ in pairs)
+    lines += body(columns, rows, len(rows), scene.choice, lambda row: stale)
+    lines += [(), title("memory against maxmemory", width)]
+    lines += [_memory(server, bounds, width, scene.ascii_only, stale) for server in rows]
+    lines += _round_trips(scene, width)
+    lines += [(), title("latency events", width), *_latency(rows)]
+    lines += [(), title("slow log", width), *_slow(rows, width)]
+    return rows, lines
 
 
 def _servers(scene: Scene) -> list[tuple[Seen, Server]]:
     return [(seen, server) for seen in scene.seen if seen.document for server in seen.document.servers]
 
 
-def _memory(server: Server, width: int, scene: Scene, stale: bool) -> Line:
+def _memory(server: Server, bounds: Bounds | None, width: int, ascii_only: bool, stale: bool) -> Line:
     label = Span(f"  {clean(server.role):<10}", "head")
     if not server.up:
         return (label, Span("DOWN", "breach"))
     if not server.limit:
         return (label, Span(f"{data_size(server.used)}, no limit", "dim"))
-    share = server.used / server.limit
-    role = "dim" if stale else "breach" if share >= 0.9 else "warn" if share >= 0.7 else "bar"
-    bar = gauge(share, max(10, min(60, width - 36)), scene.ascii_only)
+    share = memory_share(server, bounds)
+    bar = gauge(server.used / server.limit, max(10, min(60, width - 36)), ascii_only)
     return (
         label,
-        Span("▕" if not scene.ascii_only else "[", "dim"),
-        Span(bar, role),
-        Span("▏" if not scene.ascii_only else "]", "dim"),
-        Span(f" {share:>4.0%} of {data_size(server.limit)}"),
+        Span("▕" if not ascii_only else "[", "dim"),
+        Span(bar, "dim" if stale else share.role or "bar"),
+        Span("▏" if not ascii_only else "]", "dim"),
+        Span(f"{share.text:>6}", "dim" if stale else share.role),
+        Span(f" of {data_size(server.limit)}"),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from math import inf
 from typing import Any, NamedTuple
 
 from tvops.engine.telemetry.document import Process, Server
@@ -11,11 +12,13 @@ from tvops.engine.telemetry.histogram import Counts, percentiles, shown_percenti
 from tvops.top.baseline import Baseline, stage_key
 from tvops.top.history import StageHistory, largest
 from tvops.top.lines import DASH, Line, Span, clean, data_size, duration, number, span_of
-from tvops.top.model import Seen, jitter, stages_of
+from tvops.top.model import Seen, jitter, metrics_of, stages_of
 from tvops.top.scene import Scene
 from tvops.top.table import Choice, Column, body, columns_for, head
 
 NO_CURSOR = Choice(cursor=-1)
+Bounds = tuple[float, float]
+"""Target and limit."""
 
 
 class StageRow(NamedTuple):
@@ -185,70 +188,114 @@ def _growth(process: Process) -> Span:
     return Span(f"LEAK {text}" if process.leaking else text, "warn" if process.leaking else "")
 
 
-SERVER_COLUMNS: tuple[Column[Server], ...] = (
-    Column("role", "n", "server", 10, lambda row: clean(row.role), lambda row: row.role, right=False),
-    Column(
-        "up",
-        "s",
-        "state",
-        6,
-        lambda row: Span("up", "ok") if row.up else Span("DOWN", "breach"),
-        lambda row: row.up,
-        right=False,
-    ),
-    Column("used", "m", "memory", 8, lambda row: _if_up(row, data_size(row.used)), lambda row: row.used),
-    Column(
-        "limit", "l", "of", 8, lambda row: data_size(row.limit) if row.limit else "no limit", lambda row: row.limit
-    ),
-    Column("share", "h", "", 5, lambda row: _share(row), lambda row: row.used / row.limit if row.limit else None),
-    Column("commands", "c", "cmd/s", 7, lambda row: _if_up(row, number(row.commands)), lambda row: row.commands),
-    Column(
-        "clients", "k", "clients", 7, lambda row: _if_up(row, number(row.clients)), lambda row: row.clients, rank=2
-    ),
-    Column(
-        "evicted",
-        "e",
-        "evicted",
-        7,
-        lambda row: Span(_if_up(row, number(row.evicted)), "warn" if row.evicted else ""),
-        lambda row: row.evicted,
-        rank=1,
-    ),
-    Column(
-        "expired", "x", "expired", 7, lambda row: _if_up(row, number(row.expired)), lambda row: row.expired, rank=3
-    ),
-    Column(
-        "uptime",
-        "u",
-        "up for",
-        14,
-        lambda row: span_of(row.uptime) if row.up else DASH,
-        lambda row: row.uptime,
-        rank=4,
-    ),
-    Column(
-        "policy",
-        "p",
-        "eviction",
-        14,
-        lambda row: Span(clean(row.policy) or DASH, "dim"),
-        lambda row: row.policy,
-        right=False,
-        rank=4,
-    ),
-    Column("address", "a", "address", 0, lambda row: Span(clean(row.address), "dim"), None, right=False, rank=5),
-)
+def memory_bounds(scene: Scene) -> Bounds | None:
+    """Give target and limit of `tv_redis_memory`, percent of maxmemory; None where no port tells of them."""
+    return next(
+        ((row.target, row.limit) for _, row in metrics_of(scene.seen) if row.name == "tv_redis_memory"), None
+    )
+
+
+def memory_share(server: Server, bounds: Bounds | None) -> Span:
+    """Give how much of its memory a server uses, with a mark where that is over target (▲) or limit (■).
+
+    Those that evict are full by design and have no mark.
+    """
+    if not server.limit or not server.up:
+        return Span(DASH, "dim")
+    percent = 100 * server.used / server.limit
+    target, limit = bounds if bounds and server.policy == "noeviction" else (inf, inf)
+    mark, role = ("■ ", "breach") if percent > limit else ("▲ ", "warn") if percent > target else ("", "")
+    return Span(f"{mark}{percent:.0f}%", role)
+
+
+@lru_cache(maxsize=8)
+def server_columns(bounds: Bounds | None) -> tuple[Column[Server], ...]:
+    """Give the columns of the servers; a share of memory is judged by its ``bounds``."""
+    return (
+        Column("role", "n", "server", 10, lambda row: clean(row.role), lambda row: row.role, right=False),
+        Column(
+            "up",
+            "s",
+            "state",
+            6,
+            lambda row: Span("up", "ok") if row.up else Span("DOWN", "breach"),
+            lambda row: row.up,
+            right=False,
+        ),
+        Column("used", "m", "memory", 8, lambda row: _if_up(row, data_size(row.used)), lambda row: row.used),
+        Column(
+            "limit",
+            "l",
+            "of",
+            8,
+            lambda row: data_size(row.limit) if row.limit else "no limit",
+            lambda row: row.limit,
+        ),
+        Column(
+            "share",
+            "h",
+            "",
+            6,
+            lambda row: memory_share(row, bounds),
+            lambda row: row.used / row.limit if row.limit else None,
+        ),
+        Column(
+            "commands", "c", "cmd/s", 7, lambda row: _if_up(row, number(row.commands)), lambda row: row.commands
+        ),
+        Column(
+            "clients",
+            "k",
+            "clients",
+            7,
+            lambda row: _if_up(row, number(row.clients)),
+            lambda row: row.clients,
+            rank=2,
+        ),
+        Column(
+            "evicted",
+            "e",
+            "evicted",
+            7,
+            lambda row: Span(_if_up(row, number(row.evicted)), "warn" if row.evicted else ""),
+            lambda row: row.evicted,
+            rank=1,
+        ),
+        Column(
+            "expired",
+            "x",
+            "expired",
+            7,
+            lambda row: _if_up(row, number(row.expired)),
+            lambda row: row.expired,
+            rank=3,
+        ),
+        Column(
+            "uptime",
+            "u",
+            "up for",
+            13,
+            lambda row: span_of(row.uptime) if row.up else DASH,
+            lambda row: row.uptime,
+            rank=4,
+        ),
+        Column(
+            "policy",
+            "p",
+            "eviction",
+            14,
+            lambda row: Span(clean(row.policy) or DASH, "dim"),
+            lambda row: row.policy,
+            right=False,
+            rank=4,
+        ),
+        Column(
+            "address", "a", "address", 0, lambda row: Span(clean(row.address), "dim"), None, right=False, rank=5
+        ),
+    )
 
 
 def _if_up(server: Server, text: str) -> str:
     return text if server.up else DASH
-
-
-def _share(server: Server) -> Span:
-    if not server.limit or not server.up:
-        return Span(DASH, "dim")
-    share = server.used / server.limit
-    return Span(f"{share:.0%}", "breach" if share >= 0.9 else "warn" if share >= 0.7 else "")
 
 
 def stage_lines(scene: Scene, width: int) -> list[Line]:
@@ -265,7 +312,8 @@ def process_lines(scene: Scene, width: int) -> Sequence[Line]:
 def server_lines(scene: Scene, width: int) -> Sequence[Line]:
     """Give all servers."""
     known = [(seen.document, seen.fresh) for seen in scene.seen if seen.document]
-    return _server_table(tuple((row, fresh) for document, fresh in known for row in document.servers), width)
+    rows = tuple((row, fresh) for document, fresh in known for row in document.servers)
+    return _server_table(rows, memory_bounds(scene), width)
 
 
 # Documents come four times a second, and what they say of processes and servers changes once: lines are kept.
@@ -277,8 +325,8 @@ def _process_table(rows: tuple[tuple[Process, bool], ...], width: int) -> tuple[
 
 
 @lru_cache(maxsize=8)
-def _server_table(rows: tuple[tuple[Server, bool], ...], width: int) -> tuple[Line, ...]:
-    return _resource_lines(SERVER_COLUMNS, rows, width)
+def _server_table(rows: tuple[tuple[Server, bool], ...], bounds: Bounds | None, width: int) -> tuple[Line, ...]:
+    return _resource_lines(server_columns(bounds), rows, width)
 
 
 def _resource_lines(
