@@ -35,7 +35,7 @@ from tvops.top.charts import Plot, bars
 from tvops.top.filter import LINE, Filter
 from tvops.top.history import Series, StageHistory, largest
 from tvops.top.lines import Span, clean, duration, fit, number, plain, span_of, spark
-from tvops.top.model import Model, metrics_of, stages_of
+from tvops.top.model import KEPT_SERIES, KEPT_STAGES, Model, metrics_of, stages_of
 from tvops.top.plain import csv_head, csv_rows, to_json
 from tvops.top.recording import HEADER, MAGIC, Recording, Writer
 from tvops.top.replay import Replay
@@ -147,6 +147,26 @@ def test_an_old_document_changes_nothing() -> None:
     before = source.document
     model.take(Reading(GATEWAY, msgspec.structs.replace(before, time=BEGIN), "", now, True))
     assert source.document is before
+
+
+def test_what_is_told_of_no_more_goes_before_what_still_is() -> None:
+    first = Engine().document(BEGIN)
+    stage, metric = first.stages["loop_lag"], msgspec.structs.replace(first.metrics[0], value=1.0, p99=None)
+    model = Model((STACK,))
+    for second in range(20):
+        document = msgspec.structs.replace(
+            first,
+            time=BEGIN + second * SECOND,
+            stages={"loop_lag": stage, **{f"s{second}.{number}": stage for number in range(200)}},
+            metrics=(metric, *(msgspec.structs.replace(metric, name=f"m{second}.{n}") for n in range(200))),
+        )
+        model.take(Reading(GATEWAY, document, "", second * SECOND, True))
+    source = model.sources[GATEWAY]
+    assert len(source.stages) == KEPT_STAGES
+    assert len(source.series) == KEPT_SERIES
+    assert len(source.stages["loop_lag"].bins) == 19
+    assert len(source.trend(f"metric.{metric.name}", BEGIN + 20 * SECOND, 99)) == 20
+    assert {f"s19.{number}" for number in range(200)} < set(source.stages)
 
 
 def test_freeze_keeps_the_moment_and_reset_forgets() -> None:

@@ -6,7 +6,7 @@ is what the screens draw. While frozen it stays as it was, and documents are tak
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -18,10 +18,14 @@ from tvops.top.history import Series, StageHistory
 STALE_NS = 3_000_000_000
 RATE_NS = 900_000_000  # rates are of about a second, however often documents come
 KEPT_EVENTS = 1000
+KEPT_STAGES = 512
+KEPT_SERIES = 2048
+"""Those that were told of least lately go first: a process that restarts leaves one behind with every pid."""
 LOCAL = -1
 """Sequence number of events that top itself has seen."""
 
 Figures = dict[str, float | int | str]
+Kept = TypeVar("Kept")
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -107,9 +111,9 @@ class Source:
 
     def _advance(self, document: Telemetry, received: int) -> None:
         for name, stage in document.stages.items():
-            if name not in self.stages:
-                self.stages[name] = StageHistory(stage.text)
-            self.stages[name].add(document.time, stage.histogram)
+            history = self.stages.pop(name, None) or StageHistory(stage.text)
+            history.add(document.time, stage.histogram)
+            _keep_latest(self.stages, name, history, KEPT_STAGES)
         for metric in document.metrics:
             value = metric.value if metric.p99 is None else metric.p99
             if value is not None:
@@ -155,9 +159,9 @@ class Source:
             stage.reset()
 
     def _series(self, name: str, time: int, value: float) -> None:
-        if name not in self.series:
-            self.series[name] = Series()
-        self.series[name].add(time, value)
+        series = self.series.pop(name, None) or Series()
+        series.add(time, value)
+        _keep_latest(self.series, name, series, KEPT_SERIES)
 
     def _tell(self, severity: Literal["info", "warn"], text: str, time: int) -> None:
         about = self.url.partition("://")[2]
@@ -238,6 +242,13 @@ def jitter(p50: float | None, p99: float | None) -> float | None:
 
 def _seen(source: Source, now: int) -> Seen:
     return Seen(source, source.document, now - source.received if source.document else 0, source.error)
+
+
+def _keep_latest(kept: dict[str, Kept], name: str, value: Kept, most: int) -> None:
+    """Put ``value`` behind all others, and let go of the first of more than ``most``."""
+    kept[name] = value
+    if len(kept) > most:
+        del kept[next(iter(kept))]
 
 
 def _same(one: Telemetry, other: Telemetry) -> bool:
