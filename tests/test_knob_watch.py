@@ -25,7 +25,7 @@ from tvops.engine.knob_table import FILE_NAME, Knob, KnobTable, TableReader, pla
 from tvops.engine.stack_tuning import Effect
 from tvops.engine.telemetry.document import Telemetry
 from tvops.engine.telemetry.events import EventLog
-from tvops.engine.telemetry.knob_events import KnobEvents
+from tvops.engine.telemetry.knob_events import MOST_A_LOOK, KnobEvents
 from tvops.engine.tuning_report import started
 from tvops.settings import Settings
 from tvops.tuning.apply import apply_plan
@@ -192,7 +192,7 @@ def row(state: str, now: str | None = "1", places: tuple[str, ...] = (), **more:
 
 def test_drift_that_comes_and_goes_is_an_event_and_nothing_else_is() -> None:
     log = EventLog()
-    events = KnobEvents(log)
+    events = KnobEvents()
     tables = [
         (row("in force", "4096"),),
         (row("drifted", "128", reason="x.conf sets it"),),
@@ -205,7 +205,8 @@ def test_drift_that_comes_and_goes_is_an_event_and_nothing_else_is() -> None:
         (row("drifted", "5", ("a",)), row("not here", None, ("b",))),
     ]
     for table in tables:
-        events.note("prod", table)
+        events.compare("prod", table)
+        events.tell(log)
     assert [(event.severity, event.about, event.text) for event in log.newest] == [
         ("warn", "net.core.somaxconn", "128, profile prod wants >=4096; drifted: x.conf sets it"),
         ("warn", "net.core.somaxconn", "64, profile prod wants >=4096; drifted"),
@@ -213,6 +214,32 @@ def test_drift_that_comes_and_goes_is_an_event_and_nothing_else_is() -> None:
         ("warn", "net.core.somaxconn", "a, b: 5, profile prod wants >=4096; drifted"),
         ("info", "net.core.somaxconn", "b: not known, profile prod wants >=4096; not here"),
     ]
+
+
+def test_places_of_which_different_things_are_to_be_said_have_events_of_their_own() -> None:
+    log = EventLog()
+    events = KnobEvents()
+    rows = [row("drifted", "1", (place,), wanted=wanted) for place, wanted in (("a", "2"), ("b", "3"), ("c", "2"))]
+    events.compare("prod", rows)
+    events.tell(log)
+    events.tell(log)
+    assert [event.text for event in log.newest] == [
+        "a, c: 1, profile prod wants 2; drifted",
+        "b: 1, profile prod wants 3; drifted",
+    ]
+
+
+def test_one_look_makes_a_bounded_number_of_events() -> None:
+    log = EventLog()
+    events = KnobEvents()
+    places = tuple(f"cpu{number}" for number in range(4096))
+    events.compare("prod", [row("drifted", "0", places, knob=f"cpu.{number}") for number in range(30)])
+    events.tell(log)
+    assert log.count == MOST_A_LOOK + 1
+    assert log.newest[0].text == "cpu0 … cpu4095 (4096): 0, profile prod wants >=4096; drifted"
+    last = log.newest[-1]
+    assert (last.severity, last.about) == ("warn", "knobs")
+    assert last.text == "and 10 more changes, which the table of knobs shows"
 
 
 def test_a_table_counts_for_as_long_as_its_supervisor_lives(tmp_path: Path) -> None:
@@ -228,6 +255,38 @@ def test_a_table_counts_for_as_long_as_its_supervisor_lives(tmp_path: Path) -> N
     assert reader.read() is None
     (tmp_path / FILE_NAME).write_bytes(b"{")
     assert reader.read() is None
+
+
+def test_what_somebody_put_in_place_of_a_table_is_no_table(tmp_path: Path) -> None:
+    table = KnobTable(pid=os.getpid(), started=started(os.getpid()), every=30.0, knobs=(row("in force"),))
+    write_table(tmp_path, table)
+    path, kept = tmp_path / FILE_NAME, tmp_path / "kept.json"
+    reader = TableReader(tmp_path)
+    assert reader.read() == table
+    path.rename(kept)
+    path.symlink_to(kept)
+    assert reader.read() is None
+    path.unlink()
+    os.mkfifo(path)  # opened for reading as other files are, it would wait for a writer for ever
+    assert reader.read() is None
+    path.unlink()
+    path.mkdir()
+    assert reader.read() is None
+    path.rmdir()
+    path.write_bytes(b'{"x":' + b"[" * 500_000)
+    assert reader.read() is None
+    kept.replace(path)
+    assert reader.read() == table
+
+
+def test_a_table_is_not_written_through_a_link(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("kept")
+    (tmp_path / f"{FILE_NAME}.new").symlink_to(theirs)
+    table = KnobTable(pid=os.getpid(), started=started(os.getpid()), every=30.0, knobs=())
+    write_table(tmp_path, table)
+    assert theirs.read_text() == "kept"
+    assert TableReader(tmp_path).read() == table
 
 
 def test_a_document_of_before_has_no_table() -> None:

@@ -21,7 +21,6 @@ from tvops.engine.telemetry.accepting import prefers
 from tvops.engine.telemetry.document import Session, Telemetry
 from tvops.engine.telemetry.evaluation import Evaluator
 from tvops.engine.telemetry.events import EventLog, Watch
-from tvops.engine.telemetry.knob_events import KnobEvents
 from tvops.engine.telemetry.pauses import CollectionPauses, LoopLag
 from tvops.engine.telemetry.process_pauses import ProcessPauses
 from tvops.engine.telemetry.round_trips import RoundTrips
@@ -84,7 +83,6 @@ class TelemetryService:
         self._lag = LoopLag(self.stages.add("loop_lag"))
         self._collections = CollectionPauses(self.stages.add("gc_pause"))
         self._uptime = Uptime(self._past)
-        self._knob_events = KnobEvents(self.events)
         self._watch, self._stalls = Watch(self.events), Stalls(self.events, process)
         targets = load_targets(Path(settings.targets) if settings.targets else None)
         measured = [target for target in targets if target.measured_by(process, watching)]
@@ -235,7 +233,7 @@ class TelemetryService:
         if self._stack is not None:
             self._watch.processes(self._stack.processes)
             self._watch.servers(self._stack.servers)
-            self._knob_events.note(self._stack.profile, self._stack.knobs)
+            self._stack.knob_events.tell(self.events)
         self._busy = (time.thread_time_ns() - begun) / 1e6
 
     def _known_figures(self) -> dict[str, float]:

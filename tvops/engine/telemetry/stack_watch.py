@@ -11,6 +11,7 @@ from tvops.engine.knob_table import TableReader
 from tvops.engine.stack_tuning import settled
 from tvops.engine.telemetry.document import HostLoad, Knob, Process, Server
 from tvops.engine.telemetry.host_load import HostProbe
+from tvops.engine.telemetry.knob_events import KnobEvents
 from tvops.engine.telemetry.processes import ProcessProbe
 from tvops.engine.telemetry.servers import ServerProbe
 from tvops.engine.tuning_report import read_report
@@ -27,6 +28,7 @@ class StackWatch:
         self.profile, self.knobs_in_force, self.knobs_left = settings.profile, 0, 0
         self.knobs: tuple[Knob, ...] = ()
         self.knobs_seconds = 0.0
+        self.knob_events = KnobEvents()
         self._data_path: Path = settings.data_path
         self._knob_table = TableReader(settings.data_path)
         self._process_probe = ProcessProbe(settings.data_path, name=name, budgets=_budgets(settings))
@@ -50,6 +52,7 @@ class StackWatch:
             self.knobs_in_force, self.knobs_left = len(in_force), len(left)
         table = self._knob_table.read()
         self.knobs, self.knobs_seconds = (table.knobs, table.every) if table is not None else ((), 0.0)
+        self.knob_events.compare(self.profile, self.knobs)
 
     def figures(self) -> Iterator[tuple[str, float]]:
         """Give what the operators' metrics need of it, as far as it is known."""
