@@ -26,7 +26,8 @@ from tests.top_documents import (
     latencies,
     model_after,
 )
-from tvops.engine.telemetry.histogram import RELATIVE_ERROR, percentiles
+from tvops.engine.telemetry.document import Stage
+from tvops.engine.telemetry.histogram import RELATIVE_ERROR, Histogram, percentiles
 from tvops.errors import UsageError
 from tvops.telemetry_client import Reading
 from tvops.top.addresses import Stack, find_stacks
@@ -304,6 +305,26 @@ def test_a_damaged_or_strange_recording_is_told_and_never_fails_otherwise(tmp_pa
             Recording(path)
     with pytest.raises(UsageError, match="cannot be read"):
         Recording(tmp_path / "nothing")
+
+
+def test_a_document_that_no_port_may_tell_is_damage_of_a_recording(tmp_path: Path) -> None:
+    good = Engine().document(BEGIN)
+    negative = Histogram(b"\1\0", np.array([-5], np.int64).tobytes())
+    documents = (
+        good,
+        msgspec.structs.replace(good, time=1, stats={"gateway": {"orders_total": float("nan")}}),
+        msgspec.structs.replace(good, time=2, stages={"loop_lag": Stage("lag", negative)}),
+        msgspec.structs.replace(good, time=3, stats={f"s{number}": {} for number in range(65)}),
+        msgspec.structs.replace(good, time=4, process="../x"),
+    )
+    writer = Writer(tmp_path / "a.top", (STACK,))
+    for document in documents:
+        writer.add(Reading(GATEWAY, document, "", 0, True), BEGIN)
+    writer.close()
+    recording = Recording(tmp_path / "a.top")
+    errors = [recording.frame(number).error for number in range(len(documents))]
+    assert errors == ["", *["the recording is damaged here"] * 4]
+    recording.close()
 
 
 def test_a_replay_shows_the_same_however_it_got_there(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ class Recording:
         self._stream: zstandard.ZstdDecompressionObj | None = None
         try:
             about = msgspec.msgpack.decode(self._read(0), type=_About)
-        except (IndexError, ValueError, zstandard.ZstdError):
+        except (IndexError, ValueError, RecursionError, zstandard.ZstdError):
             self._file.close()
             raise UsageError(f"{path}: is no recording of tvops top, or nothing was recorded") from None
         self.stacks = tuple(Stack(name, urls) for name, urls in about.stacks)
@@ -143,7 +143,7 @@ class Recording:
             frame = self._decoder.decode(self._read(number + 1))
             if frame.telemetry is not None:
                 check_document(frame.telemetry)
-        except (ValueError, zstandard.ZstdError):
+        except (ValueError, RecursionError, zstandard.ZstdError):
             return Reading("", None, "the recording is damaged here", 0, False)
         return Reading(frame.url, frame.telemetry, frame.error, self.times[number], frame.connected)
 
