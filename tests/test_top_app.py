@@ -786,7 +786,10 @@ def test_a_live_stack_in_a_real_terminal(tmp_path: Path) -> None:
         terminal.wait(r"gateway_to_reply +engine .* 30")
         terminal.keys("6")
         terminal.wait(r"BTC-USDT.*spread")
-        terminal.keys("8")
+        terminal.keys("8", "/")
+        terminal.wait("regular expression")
+        terminal.keys("connection lost|restarted", "Enter")  # a busy machine tells of many pauses
+        terminal.wait(r"o sort.*filter connection lost")
         stack.kill_all()
         terminal.wait(r"✕ engine lost")
         stack.start()
