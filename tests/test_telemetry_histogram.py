@@ -139,6 +139,8 @@ def test_what_is_packed_comes_out_again(samples: list[int], maximum: int, negati
         Histogram(b"\0", bytes(8)),
         Histogram(b"\0\0", bytes(7)),
         Histogram(BUCKETS.to_bytes(2, "little"), bytes(8)),
+        Histogram(bytes(2), (-1).to_bytes(8, "little", signed=True)),
+        Histogram(bytes(2), (2**53).to_bytes(8, "little")),
     ],
 )
 def test_what_is_no_histogram_is_told(packed: Histogram) -> None:
