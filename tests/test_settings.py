@@ -33,6 +33,7 @@ def test_names_that_operators_know() -> None:
         ({"gateway_port": 0}, {}, "gateway_port: 0 from the command line"),
         ({}, {"TVOPS_SPEED": "fast"}, "speed: 'fast' from the environment"),
         ({"no_such": 1}, {}, "no_such: no such setting"),
+        ({"knobs_seconds": 1e-9}, {}, "knobs_seconds: 1e-09 from the command line"),
         ({"profile": "../no/such/x"}, {}, "profile: there is no profile"),
         ({"services": ("x",)}, {}, "services"),
         ({}, {"TVOPS_HOST": ""}, "host: '' from the environment"),

@@ -40,23 +40,23 @@ async def watch_knobs(supervisor: Supervisor, profile: StackProfile) -> None:
         await asyncio.sleep(READY_INTERVAL)
     if line := summary(profile.name, *settled(supervisor.effects()), profile.ids):
         logger.info("%s", line)
-    every, told, failed = supervisor.settings.knobs_seconds, False, False
+    every, told, known = supervisor.settings.knobs_seconds, False, ""
     look = _timed(profile.watch().look)
     try:
         while True:
             try:
                 knobs, seconds = await aside(look, supervisor.effects())
                 every = supervisor.settings.knobs_seconds * max(1.0, seconds / LONG_SECONDS)
-                _write(supervisor, every, knobs)
-                failed = False
+                trouble = _write(supervisor, every, knobs)
             except Exception as error:  # noqa: BLE001 - a look must never end the stack
-                if not failed:
-                    logger.warning("host: could not be compared with profile %s: %r", profile.name, error)
-                failed = True
+                trouble = f"host: could not be compared with profile {profile.name}: {error!r}"
             else:
                 if not told:
                     _tell(profile.name, knobs)
                 told = True
+            if trouble and trouble != known:
+                logger.warning("%s", trouble)
+            known = trouble
             await asyncio.sleep(every)
     finally:
         with contextlib.suppress(OSError):
@@ -73,9 +73,14 @@ def _timed(look: Callable[[Sequence[Effect]], tuple[Knob, ...]]) -> Callable[...
     return timed
 
 
-def _write(supervisor: Supervisor, every: float, knobs: tuple[Knob, ...]) -> None:
-    pid = os.getpid()
-    write_table(supervisor.settings.data_path, KnobTable(pid=pid, started=started(pid), every=every, knobs=knobs))
+def _write(supervisor: Supervisor, every: float, knobs: tuple[Knob, ...]) -> str:
+    """Write the table for the telemetry; give what hindered that, if anything did."""
+    pid, folder = os.getpid(), supervisor.settings.data_path
+    try:
+        write_table(folder, KnobTable(pid=pid, started=started(pid), every=every, knobs=knobs))
+    except OSError as error:
+        return f"{folder / FILE_NAME} could not be written, so the knobs shown stay old: {error.strerror}"
+    return ""
 
 
 def _tell(profile: str, knobs: Sequence[Knob]) -> None:

@@ -27,6 +27,7 @@ Megabytes = Annotated[int, msgspec.Meta(ge=0)]
 Kilobytes = Annotated[int, msgspec.Meta(ge=16, le=65_536)]
 Timeout = Annotated[float, msgspec.Meta(ge=0.5, le=600)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
+Period = Annotated[float, msgspec.Meta(ge=1, le=86400)]  # s between two rounds of something
 
 SERVICES: tuple[Literal["engine", "market"], ...] = ("engine", "market")
 
@@ -109,8 +110,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     supervisor_budget_mb: Megabytes = 52  # memory (PSS) that the supervisor should stay within; 0: any
     engine_budget_mb: Megabytes = 216  # the same of the engine's process
     market_budget_mb: Megabytes = 192  # the same of market data's
-    stats_interval_seconds: Seconds = 30.0  # how often the stream statistics are logged
-    knobs_seconds: Seconds = 30.0  # how often it is looked whether the profile's knobs are still in force
+    stats_interval_seconds: Period = 30.0  # how often the stream statistics are logged
+    knobs_seconds: Period = 30.0  # how often it is looked whether the profile's knobs are still in force
 
     @property
     def data_path(self) -> Path:
