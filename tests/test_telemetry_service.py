@@ -272,7 +272,9 @@ async def test_a_sample_that_hangs_shows_in_the_health(bus: Bus, monkeypatch: py
             async with asyncio.timeout(20):
                 while telemetry.health().state == "ok":
                     await asyncio.sleep(0.01)
-                assert "something that it reads does not answer" in telemetry.health().detail
+                state, detail = telemetry.document().health["telemetry"]
+                assert state == "degraded"
+                assert "something that it reads does not answer" in detail
                 monkeypatch.setattr(telemetry_service, "LATE_SECONDS", 20.0)
                 answered.set()
                 while not telemetry.document().metrics:

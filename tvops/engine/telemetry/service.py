@@ -185,7 +185,7 @@ class TelemetryService:
         return self._listed[1]
 
     def _health(self) -> dict[str, Health]:
-        return {service.name: service.health() for service in self._services}
+        return {service.name: service.health() for service in (*self._services, self)}
 
     def _collect(self) -> Figures:
         return {service.name: service.stats() for service in (*self._services, self)}
