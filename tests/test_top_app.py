@@ -21,6 +21,7 @@ from textual.pilot import Pilot
 
 from tests.stack import Stack, free_port
 from tests.top_documents import BEGIN, GATEWAY, MARKET, SECOND, STACK, Engine, Market, model_after
+from tvops.engine.telemetry.document import Server
 from tvops.telemetry_client import Reading
 from tvops.top.addresses import Stack as Watched
 from tvops.top.app import PACES, Top
@@ -835,3 +836,16 @@ def test_mistakes_are_one_line_and_exit_with_2(tmp_path: Path) -> None:
     assert "lost: " in found.stdout
     found = call("--csv", nothing)
     assert (found.returncode, found.stdout.count("\n")) == (1, 1)
+
+
+async def test_what_a_server_does_not_tell_is_not_shown() -> None:
+    model, _ = model_after(30)
+    source = model.sources[GATEWAY]
+    assert source.document is not None
+    ledger = Server(role="ledger", address="/tmp/s", up=True, told=False, latency_threshold=0)
+    source.document = msgspec.structs.replace(source.document, servers=(ledger,))
+    async with showing(size=(120, 40), desk=Desk(model)) as screen:
+        await screen.press("7")
+        assert "refuses INFO" in screen.text
+        assert "0 B" not in screen.text
+        assert "latency-monitor-threshold is 0" in screen.text

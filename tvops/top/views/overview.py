@@ -293,7 +293,7 @@ def _servers(scene: Scene) -> Line:
     parts, bounds = [], memory_bounds(scene)
     for server in seen.document.servers:
         share = memory_share(server, bounds)
-        used = data_size(server.used) + (f" {share.text}" if server.limit else "")
+        used = data_size(server.used) + (f" {share.text}" if server.limit else "") if server.told else "up"
         parts.append((clean(server.role), used if server.up else "DOWN", share.role if server.up else "breach"))
     return _row("redis", seen, parts)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tvops.engine.telemetry.document import Server
-from tvops.top.lines import Line, Span, clean, clock, data_size, duration, gauge, number, title
+from tvops.top.lines import DASH, Line, Span, clean, clock, data_size, duration, gauge, number, title
 from tvops.top.model import Seen
 from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, columns_for, head, page
@@ -65,6 +65,8 @@ def _memory(server: Server, bounds: Bounds | None, width: int, ascii_only: bool,
     label = Span(f"  {clean(server.role):<10}", "head")
     if not server.up:
         return (label, Span("DOWN", "breach"))
+    if not server.told:
+        return (label, Span("not told: the server refuses INFO", "dim"))
     if not server.limit:
         return (label, Span(f"{data_size(server.used)}, no limit", "dim"))
     share = memory_share(server, bounds)
@@ -105,7 +107,10 @@ def _round_trips(scene: Scene, width: int) -> list[Line]:
 def _latency(servers: list[Server]) -> list[Line]:
     rows = [(server.role, *event) for server in servers for event in server.latency]
     if not rows:
-        return [(Span("  none", "dim"),)]
+        thresholds = {server.latency_threshold for server in servers if server.up}
+        unknown = DASH if None in thresholds or not thresholds else "none"
+        off = "not watched: latency-monitor-threshold is 0"
+        return [(Span(f"  {off if thresholds == {0} else unknown}", "dim"),)]
     return [
         (
             Span(f"  {clean(role):<10}", "head"),

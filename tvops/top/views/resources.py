@@ -222,13 +222,13 @@ def server_columns(bounds: Bounds | None) -> tuple[Column[Server], ...]:
             lambda row: row.up,
             right=False,
         ),
-        Column("used", "m", "memory", 8, lambda row: _if_up(row, data_size(row.used)), lambda row: row.used),
+        Column("used", "m", "memory", 8, lambda row: _if_told(row, data_size(row.used)), lambda row: row.used),
         Column(
             "limit",
             "l",
             "of",
             8,
-            lambda row: data_size(row.limit) if row.limit else "no limit",
+            lambda row: data_size(row.limit) if row.limit else "no limit" if row.told else DASH,
             lambda row: row.limit,
         ),
         Column(
@@ -240,14 +240,14 @@ def server_columns(bounds: Bounds | None) -> tuple[Column[Server], ...]:
             lambda row: row.used / row.limit if row.limit else None,
         ),
         Column(
-            "commands", "c", "cmd/s", 7, lambda row: _if_up(row, number(row.commands)), lambda row: row.commands
+            "commands", "c", "cmd/s", 7, lambda row: _if_told(row, number(row.commands)), lambda row: row.commands
         ),
         Column(
             "clients",
             "k",
             "clients",
             7,
-            lambda row: _if_up(row, number(row.clients)),
+            lambda row: _if_told(row, number(row.clients)),
             lambda row: row.clients,
             rank=2,
         ),
@@ -256,7 +256,7 @@ def server_columns(bounds: Bounds | None) -> tuple[Column[Server], ...]:
             "e",
             "evicted",
             7,
-            lambda row: Span(_if_up(row, number(row.evicted)), "warn" if row.evicted else ""),
+            lambda row: Span(_if_told(row, number(row.evicted)), "warn" if row.evicted else ""),
             lambda row: row.evicted,
             rank=1,
         ),
@@ -265,7 +265,7 @@ def server_columns(bounds: Bounds | None) -> tuple[Column[Server], ...]:
             "x",
             "expired",
             7,
-            lambda row: _if_up(row, number(row.expired)),
+            lambda row: _if_told(row, number(row.expired)),
             lambda row: row.expired,
             rank=3,
         ),
@@ -294,8 +294,8 @@ def server_columns(bounds: Bounds | None) -> tuple[Column[Server], ...]:
     )
 
 
-def _if_up(server: Server, text: str) -> str:
-    return text if server.up else DASH
+def _if_told(server: Server, text: str) -> str:
+    return text if server.up and server.told else DASH
 
 
 def stage_lines(scene: Scene, width: int) -> list[Line]:
