@@ -41,6 +41,14 @@ def test_every_door_and_its_options_are_documented(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            "stack:\n  settings: {data_dir: /tmp}\nloads:\n  - {door: sessions}",
+            "2: stack.settings.data_dir: a stack that bench starts has its own",
+        ),
+        (
+            "loads:\n  - {door: sessions}\ntargets:\n  sessions: {p99_ms: .nan}",
+            "4: '.nan' must be a finite number",
+        ),
         ("loads: []", "1: loads: Expected `array` of length >= 1"),
         ("loads:\n  - {door: back_door, rate: 1}", "2: loads[0].door: there is no door 'back_door'"),
         ("loads:\n  - door: redis\n    rte: 1", "3: loads[0].rte: there is no such key"),

@@ -50,6 +50,8 @@ def test_dates_and_an_equals_sign_stay_text() -> None:
         ("a: {x: 1}\n<<: {y: 2}\n", "some.yaml:2: '<<' has the tag !!merge"),
         ("a: !!python/object:os.system x\n", "some.yaml:1: 'x' has the tag !!python/object:os.system"),
         ("a: !!int x\n", "some.yaml:1: 'x' is not a value"),
+        ("a: 1\nb: -.inf\n", "some.yaml:2: '-.inf' must be a finite number"),
+        ('a: "x\\0"\n', "some.yaml:1: 'x\\x00' has a control character"),
         ("a: " + "9" * 5000, "some.yaml:1: '9999"),
         ("a: 1\nb: [1, 2\n", "some.yaml:3: "),
         ("a: 1\n\tb: 2\n", "some.yaml:2: "),

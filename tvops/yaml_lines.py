@@ -1,11 +1,13 @@
 """YAML files of which every key knows its line, for messages such as ``prod.yaml:31: …``.
 
 Stricter than YAML: a key stands once and is text; nothing is aliased, tagged or nested without end. A value is
-text, a number, a boolean, null, a list or a mapping; what YAML would take for a date stays text.
+text without control characters, a finite number, a boolean, null, a list or a mapping; what YAML would take for a
+date stays text.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,8 @@ class _Reader:
         return result
 
     def scalar(self, node: Any) -> Any:
+        if any(ord(letter) < 32 and letter not in "\n\t" for letter in node.value):
+            raise self.error(node, f"{_shown(node)} has a control character")
         if node.tag in _TEXT:
             return node.value
         if node.tag not in _PLAIN:
@@ -137,9 +141,12 @@ class _Reader:
                 node, f"{_shown(node)} has the tag {node.tag.replace(_TAG, '!!')}, which is unknown here"
             )
         try:
-            return self.loader.construct_object(node)
+            value = self.loader.construct_object(node)
         except ValueError:
             raise self.error(node, f"{_shown(node)} is not a value that can be read") from None
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.error(node, f"{_shown(node)} must be a finite number")
+        return value
 
     def error(self, node: Any, message: str) -> UsageError:
         return UsageError(f"{self.path}:{node.start_mark.line + 1}: {message}")

@@ -27,6 +27,11 @@ STACK_FIGURES = ("memory_slope_mb_per_minute",)
 
 Targets = dict[str, dict[str, float]]
 
+RESERVED = frozenset(
+    ("data_dir", "host", "gateway_port", "market_port", "services", "ledger_url", "market_url", "results_url")
+)
+"""Settings that a stack of bench's own has from bench: nothing of it may stand elsewhere, or outlive the run."""
+
 
 class OwnStack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The stack that bench starts where it is given none."""
@@ -84,6 +89,8 @@ def read_scenario(located: Located) -> Scenario:
     """Check what a file says; raise UsageError as `load_scenario` does."""
     value = {"name": located.path.stem} | located.value if isinstance(located.value, dict) else located.value
     scenario: Scenario = _convert(located, value, Scenario, ())
+    for name in RESERVED & scenario.stack.settings.keys():
+        raise _error(located, ("stack", "settings", name), "a stack that bench starts has its own; leave it out")
     for n, load in enumerate(scenario.loads):
         _check_load(located, load, ("loads", n))
     for about, figures in scenario.targets.items():

@@ -13,7 +13,7 @@ from tvops.bench.children import divided_cores
 from tvops.bench.conduct import Order, conduct
 from tvops.bench.open_orders import open_orders_of
 from tvops.bench.result import Result
-from tvops.bench.scenario import Scenario
+from tvops.bench.scenario import RESERVED, Scenario
 from tvops.bench.spawned import OwnStackProcess
 from tvops.errors import UsageError
 
@@ -37,6 +37,8 @@ def parse_settings(option: str, assignments: Sequence[str]) -> dict[str, str]:
         key, separator, value = assignment.partition("=")
         if not separator or not key.strip():
             raise UsageError(f"{option} {assignment!r:.80}: has to be KEY=VALUE, a setting of tvops serve")
+        if key.strip() in RESERVED:
+            raise UsageError(f"{option} {key.strip()}: a stack that bench starts has its own; leave it out")
         settings[key.strip()] = value
     return settings
 
