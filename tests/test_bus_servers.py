@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -224,6 +225,8 @@ async def test_garbage_behind_the_ledger_file_is_cut_and_told(
     assert file.with_name(f"{file.name}.cut").read_bytes() == tail
 
 
+# redis-py loses a connection that is being made when its task is cancelled, as happens to the other servers
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_broken_ledger_file_is_an_error_that_says_so(settings: Settings) -> None:
     async with running(settings) as (_, bus):
         for seq in (1, 2, 3):
@@ -236,6 +239,7 @@ async def test_a_broken_ledger_file_is_an_error_that_says_so(settings: Settings)
     with pytest.raises(ServerError, match=r"ledger server: does not run: .*Bad file format.*valkey.log"):
         await servers.start()
     assert servers.pids() == []
+    gc.collect()  # here, where that is known, and not in the middle of some other test
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ import pytest
 
 from tests.stack import Stack
 from tvops.engine.inside_profile import REQUEST, read_request, result_path
+from tvops.engine.tuning_report import read_report
 from tvops.profiling.subject import Subject
 
 BUSY = """
@@ -61,7 +62,12 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with Stack(tmp_path_factory.mktemp("profile") / "data") as running:
-        yield running.start()
+        running.start()
+        deadline = time.monotonic() + 30
+        while (report := read_report(running.data_dir)) is None or not report.processes.get("market"):
+            assert time.monotonic() < deadline  # the supervisor writes down what it started a moment later
+            time.sleep(0.05)
+        yield running
 
 
 def told(stack: Stack, *arguments: str) -> dict[str, Any]:
