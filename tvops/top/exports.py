@@ -17,10 +17,9 @@ from tvops.engine.telemetry.document import Telemetry
 from tvops.engine.telemetry.export import Interval, render_hlog
 from tvops.engine.telemetry.histogram import Counts, empty
 from tvops.errors import UsageError
-from tvops.latency_files import check_name, place_for_hgrm, write_hgrm
+from tvops.latency_files import check_hlog, check_name, place_for_hgrm, write_hgrm
 from tvops.telemetry_client import Reading, TelemetryClient
 from tvops.top.addresses import Stack
-from tvops.whole_files import check_place
 
 _ENOUGH: Final = 0.9
 """Share of an interval after which the next document ends it: they do not come to the millisecond."""
@@ -94,9 +93,7 @@ def check_exports(hgrm: Path | None, hlog: Path | None) -> None:
     if hgrm is not None:
         place_for_hgrm(hgrm)
     if hlog is not None:
-        check_place(hlog)
-        if hlog.is_file():
-            raise UsageError(f"{hlog}: exists already; name another file")
+        check_hlog(hlog)
 
 
 def export(
