@@ -11,7 +11,6 @@ from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, columns_for, head
 from tvops.top.views.resources import (
     memory_bounds,
-    memory_of,
     memory_share,
     process_lines,
     server_lines,
@@ -327,7 +326,6 @@ def _processes(scene: Scene, width: int) -> Line:
         return _row("processes", None, [])
     parts = []
     for process in sorted(seen.document.processes, key=lambda process: -process.cpu_percent):
-        memory = memory_of(process)
-        role = "warn" if process.leaking or 0 < process.budget < memory else ""
-        parts.append((clean(process.name), f"{process.cpu_percent:.0f}% {data_size(memory)}", role))
+        role = "warn" if process.leaking or process.over_budget else ""
+        parts.append((clean(process.name), f"{process.cpu_percent:.0f}% {data_size(process.memory)}", role))
     return _row("processes", seen, parts)

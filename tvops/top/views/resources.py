@@ -133,15 +133,6 @@ def _before(baseline: Baseline, row: StageRow, percent: float) -> Span:
     return Span(duration(percentiles(counts, [percent])[0]), "before")
 
 
-def memory_of(process: Process) -> int:
-    """Give the bytes that a budget is of: the proportional set size, where it is known."""
-    return process.pss or process.rss
-
-
-def _over_budget(process: Process) -> str:
-    return "warn" if 0 < process.budget < memory_of(process) else ""
-
-
 PROCESS_COLUMNS: tuple[Column[Process], ...] = (
     Column("name", "n", "process", 20, lambda row: clean(row.name), lambda row: row.name, right=False),
     Column("pid", "i", "pid", 7, lambda row: str(row.pid), lambda row: row.pid, rank=1),
@@ -151,7 +142,7 @@ PROCESS_COLUMNS: tuple[Column[Process], ...] = (
         "m",
         "rss",
         8,
-        lambda row: Span(data_size(row.rss), "" if row.pss else _over_budget(row)),
+        lambda row: Span(data_size(row.rss), "warn" if row.over_budget and not row.pss else ""),
         lambda row: row.rss,
     ),
     Column(
@@ -159,7 +150,7 @@ PROCESS_COLUMNS: tuple[Column[Process], ...] = (
         "s",
         "pss",
         8,
-        lambda row: Span(data_size(row.pss or None), _over_budget(row)),
+        lambda row: Span(data_size(row.pss or None), "warn" if row.over_budget else ""),
         lambda row: row.pss,
         rank=2,
     ),
