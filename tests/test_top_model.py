@@ -30,12 +30,13 @@ from tvops.engine.telemetry.document import Stage
 from tvops.engine.telemetry.histogram import RELATIVE_ERROR, Histogram, percentiles
 from tvops.errors import UsageError
 from tvops.telemetry_client import Reading
+from tvops.terminal import clean
 from tvops.top.addresses import Stack, find_stacks
 from tvops.top.baseline import read_baseline, take_baseline
 from tvops.top.charts import Plot, bars
 from tvops.top.filter import LINE, Filter
 from tvops.top.history import Series, StageHistory, largest
-from tvops.top.lines import Span, clean, duration, fit, number, plain, span_of, spark
+from tvops.top.lines import Span, duration, fit, number, plain, span_of, spark
 from tvops.top.model import KEPT_SERIES, KEPT_STAGES, Model, metrics_of, stages_of
 from tvops.top.plain import csv_head, csv_rows, to_json
 from tvops.top.recording import HEADER, MAGIC, Recording, Writer

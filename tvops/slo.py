@@ -12,7 +12,7 @@ import msgspec
 from tvops.engine.telemetry.document import Metric, MetricState
 from tvops.engine.telemetry.targets import Target
 from tvops.telemetry_client import Reading, TelemetryClient
-from tvops.top.lines import clean
+from tvops.terminal import clean
 
 _RANKS: dict[MetricState, int] = {"no data": 0, "ok": 1, "warn": 2, "breach": 3}
 

@@ -24,6 +24,7 @@ import msgspec
 
 from tvops.engine.telemetry.document import SCHEMA, Telemetry
 from tvops.errors import UsageError
+from tvops.terminal import clean
 
 PATH = "/telemetry"
 MAX_ANSWER_BYTES = 8 << 20
@@ -155,7 +156,7 @@ class _Endpoint:
         except _ReadingError as failure:
             error = str(failure)
         except ssl.SSLError as failure:
-            error = f"TLS: {_plain(getattr(failure, 'verify_message', '') or failure.reason or 'failed')}"
+            error = f"TLS: {clean(getattr(failure, 'verify_message', '') or failure.reason or 'failed')[:_SHOWN]}"
         except OSError as failure:
             error = _reason(failure)
         except Exception as failure:  # noqa: BLE001 - whatever one sends, the polls of the others go on
@@ -229,7 +230,7 @@ def _decode(answer: _Answer) -> Telemetry:
         raise _ReadingError("needs an API key; set a valid one in $TVOPS_API_KEY")
     if 300 <= status < 400:
         target = answer.headers.get(b"location", b"").decode("latin-1")
-        raise _ReadingError(f"redirects to {_plain(target)!r}; give that address if it is the right one")
+        raise _ReadingError(f"redirects to {clean(target)[:_SHOWN]!r}; give that address if it is the right one")
     if status == HTTPStatus.NOT_FOUND:
         raise _ReadingError("has no /telemetry: it is no port of tvops, or of an older version")
     if status != HTTPStatus.OK:
@@ -253,8 +254,3 @@ def _reason(failure: OSError) -> str:
     if failure.errno:
         return os.strerror(failure.errno).lower()
     return "connection refused" if "refused" in str(failure).lower() else "cannot be reached"
-
-
-def _plain(text: str) -> str:
-    """Give what a stranger says as it may stand on a screen."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:_SHOWN]

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tvops.errors import ServerError, UsageError
+from tvops.terminal import clean
 
 MAX_BYTES = 1 << 24
 
@@ -92,8 +93,8 @@ def fetch(url: str, path: str, api_key: str = "", timeout: float = 5.0, body: by
 
 def _refusal(error: urllib.error.HTTPError) -> str:
     if 300 <= error.code < 400:
-        where = "".join(letter if letter.isprintable() else "?" for letter in error.headers.get("Location", ""))
-        return f"redirects to {where[:120]!r}; give that address if it is the right one"
+        where = clean(error.headers.get("Location", ""))[:120]
+        return f"redirects to {where!r}; give that address if it is the right one"
     return f"answers {error.code}" + ("; set TVOPS_API_KEY to an API key" if error.code == 401 else "")
 
 

@@ -7,8 +7,9 @@ from textwrap import wrap
 
 import msgspec
 
+from tvops.terminal import clean
 from tvops.top.filter import filter_of
-from tvops.top.lines import NO_BREAK, Line, Span, between, clean, clock, cut, fit, length, span_of
+from tvops.top.lines import NO_BREAK, Line, Span, between, clock, cut, fit, length, span_of
 from tvops.top.model import Seen
 from tvops.top.scene import Scene, View
 from tvops.top.views.book import BookLadder

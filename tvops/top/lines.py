@@ -171,11 +171,6 @@ def clock(time: int) -> str:
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
-def clean(text: str) -> str:
-    """Give what an endpoint says as it may stand in a line."""
-    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 def _bar(value: float | None, highest: float, letters: str) -> str:
     if value is None:
         return " "

@@ -13,10 +13,11 @@ import msgspec
 
 from tvops.engine.telemetry.histogram import percentiles, shown_percentiles
 from tvops.telemetry_client import TelemetryClient
+from tvops.terminal import clean
 from tvops.top.addresses import Stack
 from tvops.top.desk import Desk
 from tvops.top.history import StageHistory, largest
-from tvops.top.lines import clean, plain
+from tvops.top.lines import plain
 from tvops.top.model import Model, Moment, Seen, jitter, metrics_of, stages_of
 from tvops.top.replay import Replay
 from tvops.top.sampler import read_book

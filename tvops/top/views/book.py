@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
 
-from tvops.top.lines import Line, Span, clean, fit, gauge, span_of, title
+from tvops.terminal import clean
+from tvops.top.lines import Line, Span, fit, gauge, span_of, title
 from tvops.top.model import STALE_NS
 from tvops.top.scene import Depth, Scene
 from tvops.top.table import Column

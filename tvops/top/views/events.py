@@ -6,7 +6,8 @@ from textwrap import wrap
 from typing import Any
 
 from tvops.engine.telemetry.document import Event
-from tvops.top.lines import Line, Span, clean, clock, title
+from tvops.terminal import clean
+from tvops.top.lines import Line, Span, clock, title
 from tvops.top.model import Seen
 from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, head

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tvops.engine.telemetry.histogram import Counts, percentiles, samples_needed
+from tvops.terminal import clean
 from tvops.top.charts import LABEL, Plot
 from tvops.top.history import largest
-from tvops.top.lines import Line, Span, clean, number, span_of, spark, title
+from tvops.top.lines import Line, Span, number, span_of, spark, title
 from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, columns_for, head
 from tvops.top.views.resources import StageRow, stage_columns, stage_rows

@@ -8,7 +8,8 @@ from typing import Any
 
 from tvops.engine.knob_table import KNOB_STATES, place_text
 from tvops.engine.telemetry.document import Knob, Telemetry
-from tvops.top.lines import DASH, Line, Span, clean, fit, span_of, title
+from tvops.terminal import clean
+from tvops.top.lines import DASH, Line, Span, fit, span_of, title
 from tvops.top.model import Seen
 from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, columns_for, head, page

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from tvops.engine.telemetry.histogram import HIGHEST_OF, Counts, lowest_of, percentiles
+from tvops.terminal import clean
 from tvops.top.charts import LABEL, Plot, bars
-from tvops.top.lines import Line, Span, beside, clean, duration, number, span_of, title
+from tvops.top.lines import Line, Span, beside, duration, number, span_of, title
 from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, columns_for, head
 from tvops.top.views.resources import StageRow, stage_columns, stage_rows

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvops.top.lines import Line, Span, clean, duration, number, spark, title
+from tvops.terminal import clean
+from tvops.top.lines import Line, Span, duration, number, spark, title
 from tvops.top.model import Seen
 from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, columns_for, head

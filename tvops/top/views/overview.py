@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tvops.engine.telemetry.document import Metric
-from tvops.top.lines import DASH, Line, Span, clean, cut, data_size, number, span_of, spark, title
+from tvops.terminal import clean
+from tvops.top.lines import DASH, Line, Span, cut, data_size, number, span_of, spark, title
 from tvops.top.model import Seen, jitter, metrics_of
 from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, columns_for, head

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tvops.engine.telemetry.document import Server
-from tvops.top.lines import DASH, Line, Span, clean, clock, data_size, duration, gauge, number, title
+from tvops.terminal import clean
+from tvops.top.lines import DASH, Line, Span, clock, data_size, duration, gauge, number, title
 from tvops.top.model import Seen
 from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, columns_for, head, page

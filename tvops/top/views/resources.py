@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from tvops.engine.telemetry.document import Process, Server
 from tvops.engine.telemetry.histogram import Counts, percentiles, shown_percentiles
+from tvops.terminal import clean
 from tvops.top.baseline import Baseline, stage_key
 from tvops.top.history import StageHistory, largest
-from tvops.top.lines import DASH, Line, Span, clean, data_size, duration, number, span_of
+from tvops.top.lines import DASH, Line, Span, data_size, duration, number, span_of
 from tvops.top.model import Seen, jitter, metrics_of, stages_of
 from tvops.top.scene import Scene
 from tvops.top.table import Choice, Column, body, columns_for, head

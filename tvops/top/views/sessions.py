@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tvops.engine.telemetry.document import Session
-from tvops.top.lines import DASH, Line, Span, clean, data_size, number, span_of, title
+from tvops.terminal import clean
+from tvops.top.lines import DASH, Line, Span, data_size, number, span_of, title
 from tvops.top.model import Seen
 from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, columns_for, head
