@@ -2,15 +2,15 @@
 
     python benchmarks/telemetry.py                            both
     python benchmarks/telemetry.py --part records             the ways to record, in turns, in one process
-    python benchmarks/telemetry.py --part service --pairs 6   that of both workers at 10,000 ticks/s, on and off
+    python benchmarks/telemetry.py --part service --rounds 6  that of both workers at 10,000 ticks/s, on and off
 
 Records: ns of CPU time for each, the call from Python and its share of the counting included, without the loop
 around it; best and median of rounds that take turns. `Plain` is a histogram in Python without any of this.
 Service: the CPU time of two processes, of which one serves ticks as the market worker does, and one watches the
 stack as the engine worker does (probes of processes, host and servers; without orders, which would only add their
-records), over windows in which telemetry is on in both (with a reader that asks each for the document 4 times a
-second, as `tvops top` does) and off, in the order ABBA; and what its records cost, which are taken in both, from
-how many there were. Limits: 100 ns for a record, 2 % of a core for all.
+records), over windows in which telemetry is off, on, and on with a reader that asks each for the document 4 times
+a second, as `tvops top` does: there and back again; and what its records cost, which are taken in all, from how
+many there were. Limits: 100 ns for a record, 2 % of a core for all.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ VALUES = (2 ** np.random.default_rng(1).uniform(10, 30, 20_000)).astype(np.int64
 RECORD_LIMIT_NS = 100
 SERVICE_LIMIT = 2.0  # % of a core
 READER_SECONDS = 0.25
+KINDS = ("off", "on", "read")
 
 Way = Callable[[], Any]
 
@@ -123,22 +124,22 @@ def show_records() -> None:
 
 
 def run_worker(name: str, link: Connection, settings: Settings, urls: dict[str, str]) -> None:
-    """Be a worker; for each message (on, seconds) give CPU seconds and records of a window; None ends it."""
+    """Be a worker; for each message (kind, seconds) give CPU seconds and records of a window; None ends it."""
 
     async def read(telemetry: TelemetryService) -> None:
         while True:
             telemetry.encoded(MSGPACK)
             await asyncio.sleep(READER_SECONDS)
 
-    async def window(telemetry: TelemetryService, on: bool, seconds: float) -> tuple[float, int]:
-        readers = [asyncio.create_task(read(telemetry))] if on else []
-        if on:
+    async def window(telemetry: TelemetryService, kind: str, seconds: float) -> tuple[float, int]:
+        readers = [asyncio.create_task(read(telemetry))] if kind == "read" else []
+        if kind != "off":
             await telemetry.start()
         await asyncio.sleep(0.5)  # the first sample of each probe is not like the others
         before, records = time.process_time(), recorded(telemetry)
         await asyncio.sleep(seconds)
         spent, records = time.process_time() - before, recorded(telemetry) - records
-        if on:
+        if kind != "off":
             await telemetry.stop()
         for reader in readers:
             reader.cancel()
@@ -169,8 +170,8 @@ def recorded(telemetry: TelemetryService) -> int:
     return sum(int(stage.histogram.unpack().sum()) for stage in telemetry.stages.packed().values())
 
 
-async def time_service(arguments: argparse.Namespace) -> list[tuple[bool, float, int]]:
-    """Give the windows: whether telemetry was on, % of a core, records per second."""
+async def time_service(arguments: argparse.Namespace) -> list[tuple[str, float, int]]:
+    """Give the windows: which of `KINDS`, % of a core, records per second."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="tvops-") as folder:
         settings = Settings(data_dir=folder, market_port=arguments.port)
@@ -187,16 +188,17 @@ async def time_service(arguments: argparse.Namespace) -> list[tuple[bool, float,
             clients = Clients(f"http://127.0.0.1:{port}", arguments)
             await clients.start()
             bus = await Bus.connect(settings, urls)
-            order = [False, *([True, False, False, True] * arguments.pairs)[: 2 * arguments.pairs]]
+            rounds = (KINDS if number % 2 else KINDS[::-1] for number in range(arguments.rounds))
+            order = ["off", *(kind for each_round in rounds for kind in each_round)]
             length = len(order) * (arguments.seconds + 1) + 5
             load = asyncio.create_task(tick(bus, arguments, length))
             windows = []
-            for on in order:
+            for kind in order:
                 for link in links:
-                    link.send((on, arguments.seconds))
+                    link.send((kind, arguments.seconds))
                 told = [await asyncio.to_thread(link.recv) for link in links]
                 spent, records = sum(one for one, _ in told), sum(count for _, count in told)
-                windows.append((on, 100 * spent / arguments.seconds, round(records / arguments.seconds)))
+                windows.append((kind, 100 * spent / arguments.seconds, round(records / arguments.seconds)))
             await end_tasks([load])
             await clients.collect()
             for link in links:
@@ -214,25 +216,26 @@ async def tick(bus: Bus, arguments: argparse.Namespace, seconds: float) -> None:
 
 def show_service(arguments: argparse.Namespace) -> None:
     windows = uvloop.run(time_service(arguments))
-    with_it = [share for on, share, _ in windows if on]
-    without = [share for on, share, _ in windows if not on]
-    found = compare(np.array(without), np.array(with_it), seed=1)
-    records = median(count for on, _, count in windows if on)
+    off, on, read = (np.array([share for kind, share, _ in windows if kind == wanted]) for wanted in KINDS)
+    records = median(count for kind, _, count in windows if kind != "off")
     each_ns = median(time_ways()["Recorder.record()"])
     share = records * each_ns / 1e7
     load = f"{arguments.rate:,} ticks/s, {arguments.sessions} sessions"
-    print(f"{load}, {found.pairs} pairs of {arguments.seconds:g} s")
-    print(f"off {found.before:.2f} % of a core, on {found.after:.2f} %")
-    print(f"telemetry's own work: {found.difference:+.2f} % of a core ({found.low:+.2f} to {found.high:+.2f})")
+    print(f"{load}, {arguments.rounds} rounds of {arguments.seconds:g} s; % of a core, of both workers together")
+    print(f"off {np.mean(off):.2f}, on {np.mean(on):.2f}, with a reader {np.mean(read):.2f}")
     print(f"its records: {share:.3f} % of a core ({records:,.0f}/s of {each_ns:.0f} ns)")
-    total = found.difference + share
-    print(f"limit {SERVICE_LIMIT:g} % of a core: {total:.2f} %, {'kept' if total < SERVICE_LIMIT else 'NOT kept'}")
+    for what, values in (("telemetry", on), (f"with a reader every {READER_SECONDS * 1000:.0f} ms", read)):
+        found = compare(off, values, seed=1)
+        total = found.difference + share
+        verdict = "kept" if total < SERVICE_LIMIT else "NOT kept"
+        print(f"{what}: {found.difference:+.2f} % of a core ({found.low:+.2f} to {found.high:+.2f}), ", end="")
+        print(f"{total:.2f} % with its records: limit {SERVICE_LIMIT:g} % {verdict}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=["records", "service", "all"], default="all")
-    parser.add_argument("--pairs", type=int, default=8, help="windows with telemetry on, and as many with it off")
+    parser.add_argument("--rounds", type=int, default=8, help="each with a window of every kind")
     parser.add_argument("--seconds", type=float, default=5, help="length of a window")
     parser.add_argument("--rate", type=int, default=10_000, help="ticks per second")
     parser.add_argument("--batch", type=int, default=100, help="ticks per entry")

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
-import psutil
 
 from tvops.engine.bus.servers import EmbeddedServers
 from tvops.engine.in_force import InForce
 from tvops.engine.stack_tuning import Effect, StackTuning
+from tvops.engine.telemetry import proc_files
 from tvops.engine.telemetry.uptime import Past, Uptime
 from tvops.errors import HeldError, TvopsError, UsageError
 from tvops.settings import Settings
@@ -267,23 +267,8 @@ class Supervisor:
 
     def memory_bytes(self) -> int:
         """Give the proportional set size (shared pages counted once) of every process of the stack."""
-        total = 0
         pids = [os.getpid(), *(w.process.pid for w in self.workers if w.process), *self.servers.pids()]
-        for pid in pids:
-            total += _pss(pid)
-        return total
-
-
-def _pss(pid: int) -> int:
-    """Read the proportional set size of a process (proc(5), smaps_rollup); its RSS where that is not allowed."""
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        with contextlib.suppress(psutil.Error):
-            return int(psutil.Process(pid).memory_info().rss)
-    return 0
+        return sum(proc_files.proportional(pid) or proc_files.resident(pid) for pid in pids)
 
 
 def _exit(code: int) -> str:

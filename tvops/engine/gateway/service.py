@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
-
-import psutil
 
 from tvops.engine.bus.roles import Bus
 from tvops.engine.gateway.api import Api
@@ -23,7 +22,7 @@ from tvops.engine.gateway.server import Gateway, HttpServer
 from tvops.engine.gateway.sessions import Sessions
 from tvops.engine.services import Health, State
 from tvops.engine.socket_tuning import SocketOptions
-from tvops.engine.telemetry import document
+from tvops.engine.telemetry import document, proc_files
 from tvops.engine.telemetry.recorder import milliseconds
 from tvops.engine.telemetry.service import TelemetryService
 from tvops.settings import Settings
@@ -72,7 +71,6 @@ class GatewayService:
         self._tasks: list[asyncio.Task[None]] = []
         self._unsubscribe: Callable[[], None] | None = None
         self._servers: dict[str, Health] = {}
-        self._process = psutil.Process()
         self._server: HttpServer | None = None
         self._state: State = "starting"
         self._orders_per_second = self._most_per_second = 0.0
@@ -157,7 +155,7 @@ class GatewayService:
             "sessions_dropped": sessions.dropped,
             **milliseconds(entry.recent, {"reply_p50_ms": 50, "reply_p99_ms": 99, "reply_max_ms": 100}),
             **milliseconds(entry.engine_latency, {"engine_p99_ms": 99}),
-            "memory_mb": round(self._process.memory_info().rss / 2**20, 1),
+            "memory_mb": round(proc_files.resident(os.getpid()) / 2**20, 1),
             "epoch": sessions.streams.epoch,
             **{f"engine.{name}": value for name, value in self._engine.stats().items()},
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import secrets
 import time
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import psutil
 from picows import WSCloseCode
 from redis.exceptions import RedisError
 
@@ -34,7 +34,7 @@ from tvops.engine.stream.hub import Hub
 from tvops.engine.stream.intake import Intake
 from tvops.engine.stream.protocol import Catalogue
 from tvops.engine.stream.sessions import Session
-from tvops.engine.telemetry import document, exposition
+from tvops.engine.telemetry import document, exposition, proc_files
 from tvops.engine.telemetry.recorder import milliseconds
 from tvops.engine.telemetry.service import TelemetryService
 from tvops.errors import HeldError, UsageError
@@ -110,7 +110,6 @@ class StreamService:
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._health = Health("starting", "has not read the market stream yet")
-        self._process = psutil.Process()
         self._keys: KeyRing | None = None
 
     @property
@@ -189,7 +188,7 @@ class StreamService:
             "gaps": intake.gaps,
             "damaged_entries": intake.damaged,
             "unsent_bytes": sum(s.unsent_bytes for s in hub.sessions.values()),
-            "memory_mb": round(self._process.memory_info().rss / 2**20, 1),
+            "memory_mb": round(proc_files.resident(os.getpid()) / 2**20, 1),
             "epoch": self.epoch,
         }
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from tvops.control_groups import group_folders
+from tvops.engine.telemetry import proc_files
 from tvops.engine.telemetry.document import HostLoad
 from tvops.engine.telemetry.socket_queues import queued_bytes
 
-_MOST_BYTES: Final = 1 << 20
 _IDLE: Final = (3, 4)  # idle and iowait, of the columns of /proc/stat (proc(5))
 _STEAL: Final = 7
 _COLUMNS: Final = 8  # the guests' two behind them are in user and nice already
@@ -25,7 +25,7 @@ class HostProbe:
     def __init__(self, ports: Sequence[int] = (), root: Path = Path("/")) -> None:
         """Look at the host below ``root``, and at the sockets of these local ports."""
         self._ports = tuple(ports)
-        self._root = root
+        self._root = str(root).rstrip("/")
         self._limits = _memory_limits(root)
         self._cores: list[list[int]] = []
 
@@ -53,11 +53,11 @@ class HostProbe:
         values = {row[0]: int(row[1]) * 1024 for row in rows if len(row) > 1}
         total, available = values.get("MemTotal:", 0), values.get("MemAvailable:", 0)
         for limit, used, folder in self._limits:
-            with contextlib.suppress(OSError, ValueError):
-                size = int((folder / limit).read_text())  # "max" is none
+            with contextlib.suppress(ValueError):
+                size = int(proc_files.read(folder / limit))  # "max" is none
                 if size < min(total, _NO_LIMIT):
                     total, available = size, min(available, size)
-                    available = min(available, max(0, size - int((folder / used).read_text()) + _cache(folder)))
+                    available = min(available, max(0, size - int(proc_files.read(folder / used)) + _cache(folder)))
         return total, available
 
     def _udp6_drops(self) -> int:
@@ -71,11 +71,7 @@ class HostProbe:
         return int(values[names.index(name)]) if name in names else 0
 
     def _text(self, path: str) -> str:
-        try:
-            with (self._root / path.lstrip("/")).open(errors="replace") as file:
-                return file.read(_MOST_BYTES)
-        except OSError:
-            return ""
+        return proc_files.read(f"{self._root}{path}").decode(errors="replace")
 
 
 def _core_times(text: str) -> Iterator[list[int]]:
@@ -101,5 +97,5 @@ def _memory_limits(root: Path) -> list[tuple[str, str, Path]]:
 
 def _cache(folder: Path) -> int:
     """Give the bytes of a group's file cache that nobody has used of late, which the kernel gives up first."""
-    rows = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    return int(rows.get("total_inactive_file", rows.get("inactive_file", 0)))
+    rows = dict(line.split() for line in proc_files.read(folder / "memory.stat").splitlines())
+    return int(rows.get(b"total_inactive_file", rows.get(b"inactive_file", 0)))

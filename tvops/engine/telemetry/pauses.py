@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from tvops.engine.telemetry.recorder import Recorder
 
-INTERVAL_MS = 10
+INTERVAL_MS = 25
 """Between two looks at the loop.
 
 A stall shows with its length less the time until the next look was due: one of this length always shows, a longer
-one by all but this. Each look wakes an idle process, for some 30 µs.
+one by all but this. Each look wakes an idle process, for some 50 µs.
 """
 
 NOTED_NS = 5_000_000

@@ -26,13 +26,13 @@ from tvops.engine.telemetry.recorder import Recorder
 PERIOD_NS: Final = 1_000_000
 """Between two wake-ups that are due. A pause shows with its length less this at least: one of 5 ms with 4 ms."""
 
-SLACK_NS: Final = 2_000_000
+SLACK_NS: Final = 3_000_000
 """How late the kernel may wake the thread, so that it can do so along with others.
 
-A quiet process is woken every third millisecond, at some 10 µs each; a busy one when it is awake anyway.
+A quiet process is woken every fourth millisecond, at some 12 µs each; a busy one when it is awake anyway.
 """
 
-LEAST_NS: Final = 2_500_000
+LEAST_NS: Final = 3_500_000
 """From where on a wake-up is late: what the kernel was allowed, and as long as one takes at most."""
 
 _KEPT = 1024  # pauses until they are taken, once a second; there can be 500

@@ -16,6 +16,7 @@ from typing import Final
 
 import psutil
 
+from tvops.engine.telemetry import proc_files
 from tvops.engine.telemetry.document import Process
 from tvops.engine.telemetry.growth import Growth
 
@@ -27,9 +28,7 @@ SERVER: Final = " server"
 
 _LOOK_SECONDS = 5.0  # between searches for processes; at once where one has gone
 _TICK = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _MODULE = "tvops.engine.worker"
-_MOST_BYTES = 1 << 16
 
 
 class _Seen:
@@ -100,13 +99,13 @@ class ProcessProbe:
         pid, seen = min(self._seen.items(), key=lambda item: item[1].measured)
         if now - seen.measured >= PSS_SECONDS:
             seen.measured = now
-            seen.pss = _proportional(pid)
-            seen.growth.add(now, seen.pss or _resident(pid))
+            seen.pss = proc_files.proportional(pid)
+            seen.growth.add(now, seen.pss or proc_files.resident(pid))
 
     def _find(self) -> list[tuple[str, int]]:
         found = {self._supervisor: "supervisor", os.getpid(): self._name}
         for pid in _children(self._supervisor):
-            words = _read(f"/proc/{pid}/cmdline").split(b"\0")
+            words = proc_files.read(f"/proc/{pid}/cmdline").split(b"\0")
             if _MODULE.encode() in words[:-1]:
                 found[pid] = words[words.index(_MODULE.encode()) + 1].decode(errors="replace")
         for path in sorted((self._data_path / "valkey").glob("*/server.pid")):
@@ -116,7 +115,7 @@ class ProcessProbe:
 
     def _read(self, pid: int) -> Process | None:
         seen = self._seen[pid]
-        fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+        fields = proc_files.read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
         if len(fields) < 22 or fields[0] in (b"Z", b"X") or int(fields[19]) != seen.ticks:
             return None
         cpu, moment = _cpu_time(pid), time.monotonic_ns()
@@ -128,7 +127,7 @@ class ProcessProbe:
             pid=pid,
             started=self._boot + seen.ticks * 1_000_000_000 // _TICK,
             cpu_percent=max(0.0, percent),
-            rss=_resident(pid),
+            rss=proc_files.resident(pid),
             pss=seen.pss,
             threads=int(fields[17]),
             descriptors=_descriptors(pid),
@@ -140,20 +139,6 @@ class ProcessProbe:
             # what a server takes grows up to its maxmemory, and has a metric of its own
             leaking=seen.growth.leaking and not seen.name.endswith(SERVER),
         )
-
-
-def _read(path: str) -> bytes:
-    """Read a file of `/proc`; nothing where it cannot be read."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        return os.read(descriptor, _MOST_BYTES)
-    except OSError:
-        return b""
-    finally:
-        os.close(descriptor)
 
 
 def _children(pid: int) -> Iterable[int]:
@@ -170,14 +155,14 @@ def _children(pid: int) -> Iterable[int]:
 def _server(pid_file: Path) -> int:
     """Give the process that a server's pid file names; 0 where that does not work in the file's folder."""
     try:
-        pid = int(_read(str(pid_file)) or b"0")
+        pid = int(proc_files.read(str(pid_file)) or b"0")
         return pid if pid > 0 and Path(f"/proc/{pid}/cwd").samefile(pid_file.parent) else 0
     except (OSError, ValueError):
         return 0
 
 
 def _started(pid: int) -> int | None:
-    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    fields = proc_files.read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return int(fields[19]) if len(fields) > 19 else None
 
 
@@ -189,22 +174,9 @@ def _cpu_time(pid: int) -> int:
         return 0
 
 
-def _resident(pid: int) -> int:
-    fields = _read(f"/proc/{pid}/statm").split()
-    return int(fields[1]) * _PAGE if len(fields) > 1 else 0
-
-
-def _proportional(pid: int) -> int:
-    """Give the proportional set size in bytes; 0 where it may not be read."""
-    for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
-        if line.startswith(b"Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
 def _switches(pid: int) -> tuple[int, int]:
     """Give the voluntary and the involuntary context switches of a process's main thread, which runs its loop."""
-    _, _, tail = _read(f"/proc/{pid}/status").rpartition(b"\nvoluntary_ctxt_switches:")
+    _, _, tail = proc_files.read(f"/proc/{pid}/status").rpartition(b"\nvoluntary_ctxt_switches:")
     words = tail.split()
     return (int(words[0]), int(words[2])) if len(words) > 2 else (0, 0)
 

@@ -24,7 +24,9 @@ class Recorder:
     Values below 0 (clock skew) are counted apart, those above `histogram.HIGHEST` count as that.
     """
 
-    __slots__ = ("_buffer", "_counts", "_maximum", "_negative", "_times", "_times_array", "_used", "_values")
+    __slots__ = (
+        "_buffer", "_counts", "_maximum", "_negative", "_packed", "_times", "_times_array", "_used", "_values"
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._buffer = array("q", bytes(8 * _SIZE))
@@ -35,6 +37,7 @@ class Recorder:
         self._used = 0
         self._counts = empty()
         self._maximum = self._negative = 0
+        self._packed: Histogram | None = None  # where nothing has been counted since
 
     def record(self, nanoseconds: int) -> None:
         """Record a latency."""
@@ -64,6 +67,7 @@ class Recorder:
         """Add latencies that were counted elsewhere, the longest of which is ``maximum`` ns."""
         self._counts += counts
         self._maximum = max(self._maximum, maximum)
+        self._packed = None
 
     def counts(self) -> Counts:
         """Give the counts of every latency so far: what this recorder goes on with, so do not modify it."""
@@ -93,7 +97,10 @@ class Recorder:
 
     def packed(self) -> Histogram:
         """Give the latencies so far as they travel."""
-        return pack(self.counts(), self._maximum, self._negative)
+        self._flush()
+        if self._packed is None:
+            self._packed = pack(self._counts, self._maximum, self._negative)
+        return self._packed
 
     def _flush(self) -> None:
         if used := self._used:
@@ -105,6 +112,7 @@ class Recorder:
         maximum, negative = kernels.count(values, times, self._counts)
         self._maximum = max(self._maximum, maximum)
         self._negative += negative
+        self._packed = None
 
 
 class Window:
@@ -152,6 +160,8 @@ class Window:
 
 def milliseconds(source: Recorder | Window, percents: Mapping[str, float]) -> dict[str, float]:
     """Give percentiles in ms, each by the name that ``percents`` has for it; none where there are no latencies."""
-    if not source.counts().any():
+    counts = source.counts()
+    if not counts.any():
         return {}
-    return {name: round(source.percentile(percent) / 1e6, 3) for name, percent in percents.items()}
+    values = percentiles(counts, list(percents.values()), source.maximum)
+    return {name: round(value / 1e6, 3) for name, value in zip(percents, values, strict=True)}

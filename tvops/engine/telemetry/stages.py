@@ -18,7 +18,7 @@ STAGES: Final = {
     "gateway_to_reply": "command received → reply written",
     "state_sync": "changed orders and positions taken → all written to the market server",
     "history_load": "subscription or resumption received → state and history handed to the socket",
-    "process_pause": "a wake-up of the process due, one each millisecond → it ran; below 2.5 ms counts as 0",
+    "process_pause": "a wake-up of the process due, one each millisecond → it ran; below 3.5 ms counts as 0",
     "loop_lag": "a timer of the event loop due → called",
     "gc_pause": "garbage collection begun → ended",
     **{

@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 from tvops.engine.telemetry.events import EventLog
 from tvops.engine.telemetry.pauses import Pause
 
-PAUSE_NS: Final = 3_500_000
-"""From where on a pause of the process is told: one of 5 ms shows with 4 at least, and a signal takes time too."""
-
 STALL_NS: Final = 5_000_000
 """From where on a stall of the event loop is told, without the time that the process could not run anyway."""
 
@@ -45,7 +42,7 @@ class Stalls:
             pauses: (n, 2) of the process: end (monotonic ns), length (ns).
             lags: of its event loop, some of which may be of the second before.
         """
-        self._process.tell(now, (Pause(*map(int, row)) for row in pauses[pauses[:, 1] >= PAUSE_NS]))
+        self._process.tell(now, (Pause(*map(int, row)) for row in pauses))
         around = np.concatenate((self._before, pauses))
         own = (Pause(lag.end, lag.length - _common(lag, around)) for lag in lags)
         self._loop.tell(now, (stall for stall in own if stall.length >= STALL_NS))
