@@ -32,7 +32,7 @@ from tvops.bench.scenario import Scenario
 from tvops.engine.bus.packing import pack
 from tvops.engine.bus.roles import Bus
 from tvops.engine.bus.servers import EmbeddedServers
-from tvops.engine.bus.streams import StreamWriter
+from tvops.engine.bus.stream_writer import StreamWriter
 from tvops.engine.instruments import load_instruments
 from tvops.engine.records import TICK, RecordType
 from tvops.engine.stream.service import STREAM, StreamService

@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tvops.engine.bus.packing import pack
 from tvops.engine.bus.roles import Bus
-from tvops.engine.bus.streams import StreamWriter
+from tvops.engine.bus.stream_writer import StreamWriter
 from tvops.engine.instruments import load_instruments
 from tvops.engine.records import DTYPES, TICK, TRADE, RecordType
 from tvops.engine.stream.frames import FRAME

@@ -15,7 +15,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from tvops.engine.bus.packing import pack, unpack
 from tvops.engine.bus.roles import Bus
-from tvops.engine.bus.streams import StreamReader, StreamWriter
+from tvops.engine.bus.stream_reader import StreamReader
+from tvops.engine.bus.stream_writer import StreamWriter
 from tvops.engine.records import TRADE, RecordType
 
 

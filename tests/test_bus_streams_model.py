@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from tvops.engine.bus.packing import pack
-from tvops.engine.bus.streams import Id, StreamReader, StreamWriter
+from tvops.engine.bus.stream_reader import StreamReader
+from tvops.engine.bus.stream_writer import StreamWriter
+from tvops.engine.bus.streams import Id
 from tvops.engine.records import TRADE, RecordType
 
 SPAN = 4

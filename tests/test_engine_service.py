@@ -21,7 +21,7 @@ from tests.engine_child import ACCOUNT, Load, order
 from tests.valkey import DURABLE, ValkeyServer
 from tvops.engine.bus.packing import pack, unpack
 from tvops.engine.bus.roles import Bus
-from tvops.engine.bus.streams import StreamReader
+from tvops.engine.bus.stream_reader import StreamReader
 from tvops.engine.instruments import InstrumentTable, Step, load_instruments
 from tvops.engine.ledger.ledger import Ledger
 from tvops.engine.ledger.recovery import replay_digest

@@ -17,7 +17,8 @@ from tests.conftest import Valkey
 from tests.test_market_book import Model, reader_takes
 from tvops.engine.bus.packing import pack, unpack
 from tvops.engine.bus.roles import Bus
-from tvops.engine.bus.streams import StreamReader, StreamWriter
+from tvops.engine.bus.stream_reader import StreamReader
+from tvops.engine.bus.stream_writer import StreamWriter
 from tvops.engine.feeds.feed import Feed, FeedBatch
 from tvops.engine.feeds.own import OwnFeed
 from tvops.engine.feeds.select import make_feed

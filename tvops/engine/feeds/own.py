@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from tvops.engine.bus.packing import PackingError, unpack
 from tvops.engine.bus.roles import Bus
-from tvops.engine.bus.streams import Entry, StreamReader
+from tvops.engine.bus.stream_reader import StreamReader
+from tvops.engine.bus.streams import Entry
 from tvops.engine.feeds.feed import FeedBatch, FeedState, no_depth, no_trades
 from tvops.engine.instruments import InstrumentTable
 from tvops.engine.records import DEPTH, DepthFlag, RecordType

@@ -21,7 +21,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from tvops.engine.bus.packing import pack
-from tvops.engine.bus.streams import Entry, StreamWriter
+from tvops.engine.bus.stream_writer import StreamWriter
+from tvops.engine.bus.streams import Entry
 from tvops.engine.ledger.state import TradingState
 from tvops.engine.records import FIRST_USER_ACCOUNT, RecordType, Status
 from tvops.engine.telemetry.recorder import Recorder

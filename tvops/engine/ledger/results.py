@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from redis.exceptions import RedisError
 
 from tvops.engine.bus.packing import pack
-from tvops.engine.bus.streams import START, Entry, Id, StreamWriter
+from tvops.engine.bus.stream_writer import StreamWriter
+from tvops.engine.bus.streams import START, Entry, Id
 from tvops.engine.records import EVENT, RecordType
 
 CAPACITY = 1 << 16

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from tvops.engine.bus.roles import Bus
-from tvops.engine.bus.streams import StreamWriter
+from tvops.engine.bus.stream_writer import StreamWriter
 from tvops.engine.instruments import InstrumentTable
 from tvops.engine.ledger.inbox import Inbox
 from tvops.engine.ledger.ledger import Ledger

@@ -11,7 +11,8 @@ from redis.exceptions import RedisError
 
 from tvops.engine.bus.packing import PackingError, pack, unpack
 from tvops.engine.bus.roles import Bus
-from tvops.engine.bus.streams import Entry, StreamReader
+from tvops.engine.bus.stream_reader import StreamReader
+from tvops.engine.bus.streams import Entry
 from tvops.engine.records import ALL_INSTRUMENTS, COMMAND, EVENT, EventKind, Kind, RecordType
 
 INBOX = "inbox:{0}"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from redis.exceptions import RedisError
 
 from tvops.engine.bus.roles import Bus
-from tvops.engine.bus.streams import StreamWriter
+from tvops.engine.bus.stream_writer import StreamWriter
 from tvops.engine.feeds.feed import Feed, FeedBatch, FeedState
 from tvops.engine.feeds.select import make_feed
 from tvops.engine.instruments import InstrumentTable

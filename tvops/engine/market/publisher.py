@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from redis.exceptions import RedisError
 
 from tvops.engine.bus.packing import pack
-from tvops.engine.bus.streams import Entry, StreamWriter
+from tvops.engine.bus.stream_writer import StreamWriter
+from tvops.engine.bus.streams import Entry
 from tvops.engine.records import DepthFlag, RecordType
 from tvops.engine.telemetry.recorder import Recorder
 

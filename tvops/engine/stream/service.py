@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from tvops.engine.bus.packing import pack
 from tvops.engine.bus.roles import Bus
-from tvops.engine.bus.streams import StreamReader
+from tvops.engine.bus.stream_reader import StreamReader
 from tvops.engine.gateway.auth import KeyRing
 from tvops.engine.instruments import InstrumentTable
 from tvops.engine.records import DTYPES
