@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
-from tvops.engine.telemetry import document, exposition
+from tvops.engine.telemetry import document, exposition, latency_families, metric_families
 from tvops.engine.telemetry.histogram import bucket_of, empty, pack
 
 STATS: dict[str, dict[str, float | int | str]] = {
@@ -138,7 +138,7 @@ def test_both_formats_say_the_same(openmetrics: bool) -> None:
 
 class _Families(Collector):
     def collect(self) -> Iterable[Metric]:
-        return exposition.families(telemetry())
+        return metric_families.families(telemetry())
 
 
 def test_it_is_what_prometheus_client_would_write() -> None:
@@ -181,7 +181,7 @@ def test_buckets_agree_with_the_samples_themselves() -> None:
     rng = np.random.default_rng(5)
     values = rng.lognormal(13, 3, 5000).astype(np.int64)
     found = samples(exposition.render(telemetry(stages={"gc_pause": stage(*values)})))
-    for bound in exposition.BOUNDS:
+    for bound in latency_families.BOUNDS:
         count = value(found, "tvops_stage_seconds_bucket", le=str(bound), stage="gc_pause")
         assert count is not None
         least, most = (np.count_nonzero(values <= bound * 1e9 * (1 + part)) for part in (-1 / 128, 1 / 128))
