@@ -35,7 +35,8 @@ from tvops.engine.bus.servers import EmbeddedServers
 from tvops.engine.bus.stream_writer import StreamWriter
 from tvops.engine.instruments import load_instruments
 from tvops.engine.records import TICK, RecordType
-from tvops.engine.stream.service import STREAM, StreamService
+from tvops.engine.stream.relay import STREAM
+from tvops.engine.stream.service import StreamService
 from tvops.settings import Settings
 
 _SEGMENT_US = 10_000_000

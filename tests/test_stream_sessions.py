@@ -415,3 +415,14 @@ async def test_a_lost_server_degrades_and_heals(bus: Bus, role_urls: dict[str, s
             assert answer["symbols"]["BTC-USDT"]["recovered"] is False
     finally:
         await own.close()
+
+
+@on_uvloop
+async def test_a_part_that_failed_stays_told(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tvops.engine.stream.service.SWEEP_SECONDS", 0.01)
+    async with serving(bus) as service:
+        monkeypatch.setattr(service._hub, "sweep", lambda: 1 // 0)
+        await until(lambda: service.health().state == "failed")
+        await Publisher(bus).ticks(1)
+        await until(lambda: service.stats()["total_messages"] == 1)
+        assert service.health().detail.startswith("ZeroDivisionError")

@@ -8,22 +8,20 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 import numpy as np
 from picows import WSCloseCode
-from redis.exceptions import RedisError
 
 from tvops.engine.bus.packing import pack
 from tvops.engine.bus.roles import Bus
-from tvops.engine.bus.stream_reader import StreamReader
 from tvops.engine.gateway.auth import KeyRing
 from tvops.engine.instruments import InstrumentTable
 from tvops.engine.records import DTYPES
-from tvops.engine.services import Health, Service
+from tvops.engine.services import Health, Service, end_tasks
 from tvops.engine.socket_tuning import SocketOptions
 from tvops.engine.stream.encoder import Encoder
 from tvops.engine.stream.figures import Figures
@@ -33,6 +31,8 @@ from tvops.engine.stream.http import Answer, Front, Route
 from tvops.engine.stream.hub import Hub
 from tvops.engine.stream.intake import Intake
 from tvops.engine.stream.protocol import Catalogue
+from tvops.engine.stream.relay import Relay
+from tvops.engine.stream.session_views import described, listed
 from tvops.engine.stream.sessions import Session
 from tvops.engine.telemetry import document, exposition, proc_files
 from tvops.engine.telemetry.recorder import milliseconds
@@ -40,15 +40,8 @@ from tvops.engine.telemetry.service import TelemetryService
 from tvops.errors import HeldError, UsageError
 from tvops.settings import Settings
 
-STREAM = "rts:{0}"
-MOST_REST_SECONDS = 0.004
-"""Longest rest between two flushes: a wait of every tick, so a part of the 10 ms that ticks may take."""
-
-BLOCK_MS = 1000
 SWEEP_SECONDS = 1.0
 STOP_SECONDS = 0.7
-RETRY_SECONDS = 0.5
-CANCEL_SECONDS = 0.05
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +80,6 @@ class StreamService:
         self._intake = Intake(len(table))
         self._catalogue = Catalogue(table, settings.symbols, self._intake.topics)
         self._encoder = Encoder(table.all, self.epoch)
-        self._reader = StreamReader(bus.market, STREAM, start="oldest")
         self._figures = Figures()
         self._hub = Hub(
             self._intake,
@@ -97,6 +89,7 @@ class StreamService:
             threshold=settings.slow_client_threshold,
             history_load=self._telemetry.stages.add("history_load"),
         )
+        self._relay = Relay(bus.market, self._intake, self._hub, self._figures)
         self._telemetry.stages.adopt("publish_to_send", self._figures.latencies)
         routes = {
             "/health": Route(self._answer_health, open=True),
@@ -109,7 +102,7 @@ class StreamService:
         self._front = Front(settings, routes, self._admits, self._open_session, self._options)
         self._server: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._health = Health("starting", "has not read the market stream yet")
+        self._failure: Health | None = None
         self._keys: KeyRing | None = None
 
     @property
@@ -142,13 +135,13 @@ class StreamService:
             await self._server.start_serving()
         except OSError as error:
             raise _listen_error(settings, error) from None
-        self._tasks += [loop.create_task(self._read()), loop.create_task(self._sweep())]
+        self._tasks += [loop.create_task(self._relay.run()), loop.create_task(self._sweep())]
         for task in self._tasks:
             task.add_done_callback(self._on_end)
 
     async def stop(self) -> None:
         """Say goodbye to every session and let go of the port, within a second."""
-        await _end(self._tasks)
+        await end_tasks(self._tasks)
         if self._server is None:
             return
         self._server.close()
@@ -166,7 +159,7 @@ class StreamService:
 
     def health(self) -> Health:
         """Tell whether market data comes in and goes out."""
-        return self._health
+        return self._failure or self._relay.health
 
     def stats(self) -> dict[str, float | int | str]:
         """Give the figures of `/stats`; of latencies only where there were some."""
@@ -195,12 +188,12 @@ class StreamService:
     def clients(self) -> list[dict[str, Any]]:
         """Give one object per session."""
         now = self._hub.now()
-        return [_described(session, now) for session in self._hub.sessions.values()]
+        return [described(session, now) for session in self._hub.sessions.values()]
 
     def listed_sessions(self) -> list[document.Session]:
         """Give the sessions as telemetry lists them."""
         now = self._hub.now()
-        return [_listed(session, now) for session in self._hub.sessions.values()]
+        return [listed(session, now) for session in self._hub.sessions.values()]
 
     def compile(self) -> None:
         """Have the kernels ready before the first record comes."""
@@ -209,60 +202,11 @@ class StreamService:
         topic = intake.topics.find(Channel.TICKS, 0)
         self._encoder.texts(intake.state(topic, 1), sent=0)
 
-    # Reading and publishing
-
-    async def _read(self) -> None:
-        """Publish what the bus has, as soon as it has it. While that goes on, the next batch gathers there."""
-        failures = self._reader.failures
-        while True:
-            try:
-                entries = await self._reader.read(0 if self._health.state == "starting" else BLOCK_MS)
-            except RedisError as error:
-                self._degrade(f"the market server refuses: {error}")
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            if self._reader.failures != failures:
-                failures = self._reader.failures
-                self._degrade("the market server is away")
-                continue
-            begun = time.thread_time()
-            records = self._publish(entries)
-            if self._health.state != "ok":
-                logger.info("market data is read")
-                self._health = Health("ok")
-            await asyncio.sleep(0)  # uvloop writes to the sockets now
-            if records:
-                self._figures.sent(records, [major for major, _, _ in entries])
-            self._figures.pending = 0
-            # Sends cost, not ticks: what gathers while we rest goes out together, so that some sessions never take
-            # more than a third of the core, and hundreds get what they want of it within their target. The time
-            # on the core counts, so that a neighbour who has it in between does not make the rests longer.
-            await asyncio.sleep(min(2 * (time.thread_time() - begun), MOST_REST_SECONDS))
-
-    def _publish(self, entries: list[tuple[int, int, bytes]]) -> int:
-        """Hand entries to the sessions; give how many records that were, 0 where nobody wanted any."""
-        intake = self._intake
-        before = intake.records
-        updates = []
-        if self._reader.gap:
-            self._reader.gap = False
-            logger.warning("market data was lost before it could be read; books wait for their next snapshot")
-            updates = intake.interrupt()
-        updates += intake.take(blob for _, _, blob in entries)
-        self._figures.pending = intake.records - before
-        wanted = self._hub.publish(updates, time.time_ns())
-        return intake.records - before if wanted else 0
-
     def _on_end(self, task: asyncio.Task[None]) -> None:
         """Tell of a task that failed: without it the service does not do what it is for."""
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("the market data service failed", exc_info=error)
-            self._health = Health("failed", f"{type(error).__name__}: {error}")
-
-    def _degrade(self, detail: str) -> None:
-        if self._health.state != "degraded":
-            logger.warning("%s", detail)
-        self._health = Health("degraded", detail)
+            self._failure = Health("failed", f"{type(error).__name__}: {error}")
 
     async def _sweep(self) -> None:
         """Do once a second what time asks for."""
@@ -325,51 +269,8 @@ class StreamService:
         return Answer(msgspec.json.encode({"status": state, "services": shown}), status)
 
 
-async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they are done: a call of redis-py that is just done takes a cancellation for itself."""
-    pending = {task for task in tasks if not task.done()}
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
-
-
 def _json(value: Any) -> Answer:
     return Answer(msgspec.json.encode(value))
-
-
-def _listed(session: Session, now: float) -> document.Session:
-    keys = session.hub.keys
-    account = keys.account(session.key) if keys is not None and session.key is not None else None
-    return document.Session(
-        id=session.number,
-        peer=session.peer,
-        account="" if account is None else str(account),
-        seconds=round(now - session.opened, 1),
-        subscriptions=len(session.subscriptions),
-        messages=session.messages_sent,
-        unsent=session.unsent_bytes,
-        conflations=session.strikes,
-        slow=bool(session.paused_at),
-    )
-
-
-def _described(session: Session, now: float) -> dict[str, Any]:
-    encodings = {encoding.name.lower() for encoding in session.subscriptions.values()}
-    state = "closing" if session.closing_at else "slow" if session.paused_at else "ok"
-    return {
-        "id": session.number,
-        "peer": session.peer,
-        "state": state,
-        "messages_sent": session.messages_sent,
-        "latency_ms": round(session.latency_ns / 1e6, 3),
-        "queue_size": session.unsent_bytes,
-        "subscriptions": len(session.subscriptions),
-        "encoding": "+".join(sorted(encodings)),
-        "conflations": session.conflations,
-        "strikes": session.strikes,
-        "seconds": round(now - session.opened, 1),
-    }
 
 
 def _listen_error(settings: Settings, error: OSError) -> HeldError | UsageError:
