@@ -2,8 +2,6 @@
 
 A call of the API costs no task and no framework: it is matched when its headers are there, handled when its body
 is, and answered by the engine's reply. Pages go to the ASGI application, WebSocket upgrades to `Sessions`.
-Calls of one connection are submitted in their order and answered in their order; a page request waits for
-the calls before it, and calls wait for a page request before them (uvicorn's `pipeline`).
 """
 
 from __future__ import annotations
@@ -11,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from tvops.engine.gateway.calls import Answer, Call, internal_error, refusal, refusal_of
+from tvops.engine.gateway.admission import make_call
+from tvops.engine.gateway.answering import AnsweringProtocol
+from tvops.engine.gateway.calls import Call, internal_error, refusal
 from tvops.engine.gateway.problems import ProblemError, problem, refuse
-from tvops.engine.gateway.routes import BODY_LIMIT, Route
+from tvops.engine.gateway.routes import BODY_LIMIT
 from tvops.engine.gateway.schemas import Problem
 
 if TYPE_CHECKING:
@@ -28,35 +26,27 @@ if TYPE_CHECKING:
 MAX_URL_BYTES = 4096
 MAX_HEADER_BYTES = 16 * 1024
 MAX_HEADERS = 100
-MAX_CALLS_IN_FLIGHT = 128
-"""Calls of one connection from which on nothing more is read from it."""
 
 REQUEST_SECONDS = 10.0
 """How long a request may take to arrive."""
 
 IDLE_SECONDS = 75.0
-_LINGER_SECONDS = 1.0
+
 _CHUNK_OVERHEAD = 8  # bytes on the wire that a byte of body may take when it comes in chunks
 
 logger = logging.getLogger(__name__)
 
 
-class GatewayProtocol(HttpToolsProtocol):
-    """One connection."""
+class GatewayProtocol(AnsweringProtocol):
+    """One connection: its requests, and within what bounds they come."""
 
     def __init__(self, gateway: Gateway, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.gateway = gateway
-        self._calls: deque[Call] = deque()  # started and not written yet, in their order
-        self._page: Any = None  # the page request that runs, or ran last
+        super().__init__(gateway, **arguments)
         self._upgrade = False  # the request at hand asks for a WebSocket
-        self._closing = False  # the last answer is written
-        self._advancing = False
         self._last = False  # the request at hand, or one before, is the last of this connection
         self._head_bytes = 0
         self._begun = 0.0  # when the request at hand began to arrive; 0: none does
         self._wire_bytes = 0  # of the request at hand, as far as it came in earlier pieces
-        self._active = time.monotonic()
 
     # Connection
 
@@ -66,18 +56,6 @@ class GatewayProtocol(HttpToolsProtocol):
         self.gateway.options.adopt(transport.get_extra_info("socket"))
         if len(self.connections) > self.gateway.max_connections:
             self._refuse(problem("too_many_connections", "close connections that you do not need"))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection. What was submitted stays submitted."""
-        super().connection_lost(exc)
-        for call in self._calls:
-            call.disconnected = True
-        self._calls.clear()
-        self.pipeline.clear()
-        if self._page is not None:
-            # uvicorn tells only the newest request of the connection, which need not be the one that runs
-            self._page.disconnected = True
-            self._page.message_event.set()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Answer what is in flight before the connection closes."""
@@ -107,16 +85,6 @@ class GatewayProtocol(HttpToolsProtocol):
             if self._wire_bytes > _CHUNK_OVERHEAD * limit + MAX_HEADER_BYTES + MAX_URL_BYTES:
                 code = "headers_too_large" if self._head_bytes else "body_too_large"
                 self._refuse(problem(code, "more arrived than a request may have"))
-
-    def pause_writing(self) -> None:
-        """Read nothing more from a client that does not read its answers."""
-        super().pause_writing()
-        self.flow.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Read again."""
-        super().resume_writing()
-        self._advance()
 
     def check_time(self, now: float) -> None:
         """Close a connection that is idle for long, or whose request does not arrive in time."""
@@ -164,7 +132,8 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade() and method == b"GET" and self._get_upgrade() == b"websocket":
             self._upgrade = True
             return
-        call = self._make_call(method)
+        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        call = make_call(self.gateway, self, method, self.url, self.headers, keep_alive)
         if call is None:
             url, headers, expect = self.url, self.headers, self.expect_100_continue
             super().on_message_begin()
@@ -209,148 +178,6 @@ class GatewayProtocol(HttpToolsProtocol):
         if call.started and call.output is None:
             self._run(call)
 
-    # Calls
-
-    def finish(self, call: Call, answer: Answer) -> None:
-        """Send the answer of ``call``, after those of the calls before it."""
-        if call.output is not None or call.disconnected:
-            return
-        call.output = call.render(answer, self.gateway.common_headers)
-        self._flush()
-
-    def _make_call(self, method: bytes) -> Call | None:
-        """Make the call that the headers at hand begin; None where they ask for a page."""
-        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        call = Call(self, None, keep_alive)
-        call.received = time.monotonic_ns()
-        call.head_only = method == b"HEAD"
-        call.limit = BODY_LIMIT
-        try:
-            url = httptools.parse_url(self.url)
-            if method == b"CONNECT" or url.path is None:
-                raise refuse("malformed_request", "the address has no path")
-            call.cors = self.gateway.guard.check_site(self.headers)
-            if method == b"OPTIONS" and call.cors:
-                call.refused = self.gateway.preflight
-                return call
-            route, call.parameter = self.gateway.router.match(method, url.path)
-            if route is None:
-                return None
-            call.route, call.limit, call.query = route, route.body_limit, url.query or b""
-            self._admit(call, route)
-        except httptools.HttpParserError:
-            call.refused = refusal(problem("malformed_request", "the address is not valid"))
-        except ProblemError as error:
-            call.refused = refusal_of(error)
-            if error.problem.status in (400, 413):
-                call.keep_alive = False
-        return call
-
-    def _admit(self, call: Call, route: Route) -> None:
-        """Check key, size and type of a call from its headers."""
-        call.principal = principal = self.gateway.guard.identify(self.headers)
-        if principal is None and not route.public:
-            raise refuse("unauthorized", "send an API key as X-API-Key or as Authorization: Bearer")
-        if route.admin and (principal is None or not principal.admin):
-            raise refuse("forbidden", "this needs a key that was made with --admin")
-        json = False
-        for name, value in self.headers:
-            if name == b"content-length" and int(value) > route.body_limit:
-                raise refuse("body_too_large", f"the body has more than {route.body_limit} bytes")
-            if name == b"content-type":
-                json = value.partition(b";")[0].strip().lower() == b"application/json"
-        if route.negotiated:
-            call.accept = b",".join(value for name, value in self.headers if name == b"accept").decode("latin-1")
-        if route.body is not None and not json:
-            raise refuse("unsupported_media_type", "send the body with Content-Type: application/json")
-
-    def _begin(self, call: Call) -> None:
-        """Start a call whose turn it is."""
-        call.started = True
-        self._calls.append(call)
-        if len(self._calls) >= MAX_CALLS_IN_FLIGHT:
-            self.flow.pause_reading()
-        if call.refused is not None and call.output is None:
-            call.output = call.render(call.refused, self.gateway.common_headers)
-            if call.more_body and self.expect_100_continue:
-                call.keep_alive = False
-            self._flush()
-        elif not call.more_body:
-            self._run(call)
-        elif self.expect_100_continue and len(self._calls) == 1:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def _run(self, call: Call) -> None:
-        """Handle a call that is whole."""
-        assert call.route is not None
-        try:
-            answer = self.gateway.handlers[call.route.handler](call)
-        except ProblemError as error:
-            answer = refusal_of(error)
-        except Exception:
-            logger.exception("%s %s failed", call.route.method, call.route.path)
-            answer = refusal(internal_error())
-        if answer is not None:
-            self.finish(call, answer)
-
-    def on_response_complete(self) -> None:
-        """Go on with what waits behind the page that is answered now."""
-        if self.pipeline and not self.transport.is_closing():
-            self.server_state.total_requests += 1
-            self._unset_keepalive_if_required()
-            self._advance()
-        else:
-            super().on_response_complete()
-
-    def _advance(self) -> None:
-        """Start the requests that wait, as far as their turn has come and the client reads its answers.
-
-        One read can hold thousands of requests whose answers are large, so pausing reading alone bounds nothing.
-        """
-        if self._advancing or self._closing:
-            return
-        self._advancing = True  # a call that is answered at once comes back here: go round instead of down
-        try:
-            while self.pipeline and not self._calls and not self.flow.write_paused and not self._page_runs():
-                self._start_asgi_task(*self.pipeline.pop())
-        finally:
-            self._advancing = False
-        if not self.pipeline and len(self._calls) < MAX_CALLS_IN_FLIGHT and not self.flow.write_paused:
-            self.flow.resume_reading()
-
-    def _page_runs(self) -> bool:
-        return self._page is not None and not self._page.response_complete
-
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        if isinstance(cycle, Call):
-            self._begin(cycle)
-        else:
-            self._page = cycle
-            super()._start_asgi_task(cycle, app)
-
-    def _flush(self) -> None:
-        """Write the answers whose turn it is."""
-        calls, parts = self._calls, []
-        keep_alive = True
-        while keep_alive and calls and calls[0].output is not None:
-            call = calls.popleft()
-            assert call.output is not None
-            parts.append(call.output)
-            call.response_complete = True
-            keep_alive = call.keep_alive
-        if not parts or self._closing or self.transport.is_closing():
-            return
-        self._active = time.monotonic()
-        self.server_state.total_requests += len(parts)
-        self.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
-        if not keep_alive:
-            self._close()
-        else:
-            self._advance()
-
-    def _busy(self) -> bool:
-        return bool(self._calls or self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)
-
     # The end of a connection
 
     def _parsing_failed(self, error: httptools.HttpParserError) -> None:
@@ -380,14 +207,6 @@ class GatewayProtocol(HttpToolsProtocol):
         elif new:
             self._begin(call)
         self.cycle = call  # type: ignore[assignment]
-
-    def _close(self) -> None:
-        """Say that nothing more comes, and let the client read the answer before the connection is cut."""
-        self._closing = True
-        self.flow.resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
     # WebSocket
 
