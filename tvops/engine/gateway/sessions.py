@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
-from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 
 from tvops.engine.gateway import requests
 from tvops.engine.gateway.auth import KeyRing, Principal
 from tvops.engine.gateway.calls import Answer, refusal_of
 from tvops.engine.gateway.entry import OrderEntry
 from tvops.engine.gateway.guard import Guard, Headers
+from tvops.engine.gateway.handover import MAX_MESSAGE_BYTES, Handover, handshake
 from tvops.engine.gateway.private import PrivateStreams
 from tvops.engine.gateway.problems import ProblemError, refuse
 from tvops.engine.gateway.requests import Identifier, reply
@@ -25,17 +24,11 @@ if TYPE_CHECKING:
     from tvops.engine.gateway.requests import Request
 
 PATH = b"/ws"
-MAX_MESSAGE_BYTES = 64 * 1024
 AUTH_SECONDS = 10.0
-PING_SECONDS = 20
 _CLOSE_SECONDS = 2.0
-_READ_BUFFER = 16 * 1024
-_KEY = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")  # 16 bytes in base64
 _TEXT = WSMsgType.TEXT
 
 logger = logging.getLogger(__name__)
-_picows_logger = logging.getLogger(f"{__name__}.picows")
-_picows_logger.setLevel(logging.CRITICAL)  # what clients do wrong is told to them, not to the log
 
 
 class Session(WSListener):
@@ -227,48 +220,6 @@ class Session(WSListener):
             self._sessions.streams.unsubscribe(self, self.principal.account)
 
 
-class Handover:
-    """A WebSocket protocol that waits for its connection."""
-
-    def __init__(self, session: Session, head: bytes) -> None:
-        self._head = head
-        self._protocol = WSProtocol(
-            None,  # host and port
-            None,  # path
-            False,  # client side
-            lambda _: session,
-            _picows_logger,
-            True,  # disconnect on an exception
-            5,  # seconds for the handshake
-            True,  # ping
-            PING_SECONDS,
-            PING_SECONDS,
-            WSAutoPingStrategy.PING_WHEN_IDLE,
-            False,  # pong: a client that pings and does not read has to meet the bound
-            MAX_MESSAGE_BYTES,
-            None,  # further headers
-            _READ_BUFFER,
-        )
-
-    def take_over(self, transport: asyncio.Transport, rest: bytes) -> None:
-        """Speak WebSocket on ``transport`` from now on; ``rest`` came behind the upgrade request."""
-        protocol: Any = self._protocol
-        # The event loop chooses its read callback when reading starts: it has to start again for this protocol.
-        transport.pause_reading()
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
-        for data in (self._head, rest):
-            view = memoryview(data)
-            while view and not transport.is_closing():
-                buffer = protocol.get_buffer(-1)
-                count = min(len(buffer), len(view))
-                buffer[:count] = view[:count]
-                protocol.buffer_updated(count)
-                view = view[count:]
-        if not transport.is_closing():
-            transport.resume_reading()
-
-
 class Sessions:
     """All sessions, and what they share."""
 
@@ -306,7 +257,7 @@ class Sessions:
             raise refuse("shutting_down", "the gateway stops")
         if len(self.open) >= self._max_sessions:
             raise refuse("too_many_sessions", f"there are {self._max_sessions} sessions already; try again later")
-        return Handover(Session(self, principal), _handshake(headers))
+        return Handover(Session(self, principal), handshake(headers))
 
     def sweep(self, now: float) -> None:
         """Do what time asks for at monotonic time ``now``: late keys, revoked keys, idle streams."""
@@ -332,13 +283,3 @@ class Sessions:
         self.stopping = True
         for session in list(self.open):
             session.close(WSCloseCode.GOING_AWAY, "the gateway stops")
-
-
-def _handshake(headers: Headers) -> bytes:
-    """Write the upgrade request as picows reads it: browsers also send `Connection: keep-alive, Upgrade`."""
-    wanted = (b"sec-websocket-key", b"sec-websocket-version")
-    found = {name: value for name, value in headers if name in wanted}
-    if not _KEY.fullmatch(found.get(wanted[0], b"")) or found.get(wanted[1]) != b"13":
-        raise refuse("malformed_request", "the handshake needs a Sec-WebSocket-Key and Sec-WebSocket-Version: 13")
-    lines = [b"GET /ws HTTP/1.1", b"Upgrade: websocket", b"Connection: Upgrade"]
-    return b"\r\n".join([*lines, *(b"%b: %b" % item for item in found.items()), b"", b""])
