@@ -284,7 +284,7 @@ async def test_the_log_is_bounded(settings: Settings, monkeypatch: pytest.Monkey
     async with running(settings):
         pass
     log = settings.data_path / "valkey/ledger/valkey.log"
-    monkeypatch.setattr("tvops.engine.bus.server.MAX_LOG_BYTES", 100)
+    monkeypatch.setattr("tvops.engine.bus.server_log.MAX_LOG_BYTES", 100)
     size = log.stat().st_size
     async with running(settings):
         assert log.with_suffix(".log.1").stat().st_size == size

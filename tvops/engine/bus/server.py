@@ -11,7 +11,6 @@ import asyncio
 import fcntl
 import logging
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -25,14 +24,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from tvops.engine.bus import aof_damage
 from tvops.engine.bus.server_config import ServerConfig, socket_in
+from tvops.engine.bus.server_log import ServerLog
 from tvops.engine.bus.server_tuning import left_out, unknown_key
 from tvops.engine.process_tuning import bequeathed, left_over, tune_child
 from tvops.engine.stack_tuning import Effect, outcome
 from tvops.errors import HeldError, ServerError
-
-MAX_LOG_BYTES = 1 << 20
-"""Size above which a server's log is cut; one older part is kept."""
 
 _LEAST_FREE_BYTES = 1 << 16
 _STEP_SECONDS = 0.01
@@ -40,11 +38,6 @@ _ANSWER_SECONDS = 10.0  # until a process that holds the files but does not answ
 _EXIT_STEPS = 50  # that a process may take to be gone once its connections are
 _TERM_SECONDS = 3.5
 _KILL_SECONDS = 2.0
-_LOG_PREFIX = re.compile(r"^\d+:\w .*? [*#.-] ")
-_DAMAGED = re.compile(r"Bad file format reading the append only file (appendonly\.aof\.\d+\.incr\.aof)")
-_GOOD_UP_TO = re.compile(rb"ok_up_to=(\d+)")
-_MOST_CUT_BYTES = 1 << 20
-_TRUNCATED = re.compile(r"short read while loading|Truncating the AOF|loaded anyway", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +59,9 @@ class EmbeddedServer:
         self._tuned: list[Effect] = []
         self._name = f"{config.role.name} server"
         self._folder = config.folder
-        self._log = config.folder / "valkey.log"
+        self._log = ServerLog(self._name, config.folder / "valkey.log")
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self._log_start = 0
         self.pid = 0
 
     async def start(self) -> None:
@@ -84,7 +76,7 @@ class EmbeddedServer:
                 await self._start()
                 break
             except ServerError:
-                if not self._drop_unknown() and not await asyncio.to_thread(self._cut_damaged_tail):
+                if not self._drop_unknown() and not await self._repair():
                     raise
         self._tuned = tune_child(self._wishes, "redis", self.pid, self._born)
         self._lifeline = await asyncio.open_unix_connection(str(self._config.socket))
@@ -101,37 +93,10 @@ class EmbeddedServer:
                 os.close(lock)
         await self._until_ready()
 
-    def _cut_damaged_tail(self) -> bool:
-        """Cut off what a power cut left behind the last good command of the append-only file.
-
-        Only where no further command follows: damage in the middle is for a person to look at. What is cut off
-        stays beside the file. The server's binary is also its own checking program, under a name that Redis and
-        Valkey both know.
-        """
-        damaged = _DAMAGED.search(self._tail(self._log_start))
-        if damaged is None:
-            return False
-        path = self._folder / "appendonlydir" / damaged[1]
-        try:
-            check = subprocess.run(
-                ["redis-check-aof", str(path)],  # noqa: S607 - the name only; the program is `executable`
-                executable=self._config.binary.path, capture_output=True, timeout=60, check=False,
-            )  # fmt: skip
-            good = _GOOD_UP_TO.search(check.stdout)
-            if good is None:
-                return False
-            with path.open("rb") as file:
-                file.seek(int(good[1]))
-                rest = file.read(_MOST_CUT_BYTES + 1)
-            if not 0 < len(rest) <= _MOST_CUT_BYTES or b"\r\nXADD\r\n" in rest:
-                return False
-            path.with_name(f"{path.name}.cut").write_bytes(rest)
-            os.truncate(path, int(good[1]))
-        except (OSError, subprocess.TimeoutExpired) as error:
-            logger.error("%s: %s is damaged and cannot be repaired: %s", self._name, path, error)
-            return False
-        logger.warning("%s: cut %d damaged bytes off the end of %s, kept in .cut", self._name, len(rest), path)
-        return True
+    async def _repair(self) -> bool:
+        """Cut damage off the append-only file where that is what ended the server; tell whether it was."""
+        said, program = self._log.since_start(), self._config.binary.path
+        return await asyncio.to_thread(aof_damage.cut_tail, self._name, self._folder, said, program)
 
     @property
     def effects(self) -> list[Effect]:
@@ -146,7 +111,7 @@ class EmbeddedServer:
 
     def _drop_unknown(self) -> bool:
         """Leave out what this server's program does not know or want; tell whether it was that which ended it."""
-        word = unknown_key(self._tail(self._log_start))
+        word = unknown_key(self._log.since_start())
         key = next((key for key in self._config.overrides if key.split()[0] == word), None)
         if key is None:
             return False
@@ -164,7 +129,7 @@ class EmbeddedServer:
         end = asyncio.create_task(reader.read())
         try:
             while not (await asyncio.wait({end}, timeout=30))[0]:
-                self._bound_log()
+                self._log.bound()
             with suppress(OSError):
                 end.result()
         finally:
@@ -181,8 +146,7 @@ class EmbeddedServer:
         code = self._process.poll() if self._process else None
         if code is not None and code < 0:
             return f"killed by {signal.Signals(-code).name}"
-        lines = [line for line in self._tail().splitlines() if line.strip(" #*-=")]
-        said = _LOG_PREFIX.sub("", lines[-1]) if lines else "said nothing"
+        said = self._log.last_line() or "said nothing"
         with suppress(OSError):
             if shutil.disk_usage(self._folder).free < _LEAST_FREE_BYTES:  # then its log lacks its end as well
                 said = f"the disk of {self._folder} is full"
@@ -244,10 +208,8 @@ class EmbeddedServer:
         try:
             if self._written_config() != self._config.text:
                 _write_private(config, self._config.text)
-            self._bound_log()
-            log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            log = self._log.open()
             try:
-                self._log_start = os.fstat(log).st_size
                 if self._process is not None:
                     self._process.wait()  # it let go of the lock: it is gone, or on its last instructions
                 # a session of its own: Ctrl-C in the terminal must not end it before the workers
@@ -277,13 +239,13 @@ class EmbeddedServer:
             if state:
                 silent_since = time.monotonic()
             if self._process is not None and self._process.poll() is not None:
-                raise ServerError(f"{self._name}: does not run: {self.last_words()}; see {self._log}")
+                raise ServerError(f"{self._name}: does not run: {self.last_words()}; see {self._log.path}")
             if time.monotonic() - silent_since > _ANSWER_SECONDS:
                 await self._end()
-                raise ServerError(f"{self._name}: does not answer: {self.last_words()}; see {self._log}")
+                raise ServerError(f"{self._name}: does not answer: {self.last_words()}; see {self._log.path}")
             await asyncio.sleep(_STEP_SECONDS)
         if self._process is not None:
-            self._report_truncation()
+            aof_damage.tell_of_cut(self._name, self._log.since_start())
 
     async def _loading(self) -> bool | None:
         """Whether the server still loads its data; None: it does not answer."""
@@ -292,11 +254,6 @@ class EmbeddedServer:
                 return bool((await client.info("persistence"))["loading"])
             except (RedisError, OSError):
                 return None
-
-    def _report_truncation(self) -> None:
-        for line in self._tail(self._log_start).splitlines():
-            if _TRUNCATED.search(line):
-                logger.warning("%s: what was being written when it died is cut off: %s", self._name, line)
 
     async def _end(self) -> None:
         for number, seconds in ((signal.SIGTERM, _TERM_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
@@ -348,26 +305,6 @@ class EmbeddedServer:
             return (self._folder / "server.pid").read_text().strip()
         except OSError:
             return "(unknown)"
-
-    def _tail(self, start: int = 0) -> str:
-        try:
-            with self._log.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(start if start <= size else 0, size - 8192))
-                return file.read().decode(errors="replace")
-        except OSError:
-            return ""
-
-    def _bound_log(self) -> None:
-        """Cut the log in place, since the server keeps it open (for appending)."""
-        try:
-            if self._log.stat().st_size > MAX_LOG_BYTES:
-                shutil.copyfile(self._log, self._log.with_suffix(".log.1"))
-                os.truncate(self._log, 0)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            logger.warning("%s: its log %s cannot be cut: %s", self._name, self._log, error)
 
 
 def _write_private(path: Path, text: str) -> None:
