@@ -13,12 +13,16 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
 from tests.bench_results import operation, result
+from tests.full_disk import room_for
 from tests.top_documents import BEGIN, GATEWAY, MARKET, SECOND, STACK, counts_of
 from tvops import cli
 from tvops.bench.figures import latency
 from tvops.bench.result import Result, save_result
 from tvops.engine.telemetry.document import Stage, Telemetry
+from tvops.engine.telemetry.export import Interval
 from tvops.engine.telemetry.histogram import HIGHEST, pack
+from tvops.errors import UsageError
+from tvops.latency_files import follow_hlog
 from tvops.telemetry_client import Reading
 from tvops.top.addresses import Stack
 from tvops.top.recording import Writer
@@ -248,3 +252,41 @@ def test_a_result_of_nothing_makes_no_histograms(tmp_path: Path) -> None:
     path.write_bytes(msgspec.json.encode(result()))
     assert cli.run(["bench", "report", str(path), "--hlog", str(log)]) == 0
     assert Log(log).histograms == {}
+
+
+@pytest.mark.parametrize("room", [0, 100, 600, 1500])
+def test_a_full_disk_leaves_no_log_of_a_recording(
+    room: int, recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.hlog"
+    with room_for(room):
+        assert cli.run(["top", "--replay", str(recording), "--hlog", str(path)]) == 2
+    assert capsys.readouterr().err == f"tvops: {path}: cannot be written: File too large\n"
+    assert list(tmp_path.iterdir()) == [recording]
+
+
+def test_a_full_disk_leaves_whole_lines_of_a_log_that_is_followed(tmp_path: Path) -> None:
+    path, sizes = tmp_path / "x.hlog", []
+
+    def intervals() -> Iterator[Interval]:
+        for second in range(5):
+            yield Interval(BEGIN + second * SECOND, SECOND, counts_of(samples_of(second)), "a.b")
+            sizes.append(path.stat().st_size)
+
+    follow_hlog(path, BEGIN, intervals())
+    whole, header = path.read_text(), 4
+    assert sizes == [len("".join(whole.splitlines(keepends=True)[: header + second])) for second in range(1, 6)]
+    path.unlink()
+    with room_for(sizes[2] + 100), pytest.raises(UsageError, match=r"x\.hlog: cannot be written: File too large"):
+        follow_hlog(path, BEGIN, intervals())
+    assert path.read_text() == whole[: sizes[2]]
+    assert [one.get_total_count() for one in Log(path).histograms["a.b"]] == [500] * 3
+    with pytest.raises(UsageError, match="File exists"):
+        follow_hlog(path, BEGIN, intervals())
+    assert path.stat().st_size == sizes[2]
+    path.unlink()
+    with room_for(sizes[0] - 1), pytest.raises(UsageError, match="File too large"):
+        follow_hlog(path, BEGIN, intervals())
+    assert not path.exists()
+    with pytest.raises(UsageError, match="/dev/full: cannot be written: No space left on device"):
+        follow_hlog(Path("/dev/full"), BEGIN, intervals())

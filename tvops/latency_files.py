@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from tvops.engine.telemetry.export import Interval, render_hgrm, render_hlog
 from tvops.engine.telemetry.histogram import Counts
 from tvops.errors import UsageError
-from tvops.whole_files import SHARED, check_place, write_whole
+from tvops.whole_files import SHARED, append_whole, check_place, refusal, target_of, write_whole
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_:+][A-Za-z0-9._:+-]{0,199}")
 _SHOWN: Final = 60
@@ -46,7 +46,7 @@ def check_hlog(path: Path) -> None:
 
 
 def write_hgrm(folder: Path, histograms: Mapping[str, Counts]) -> None:
-    """Write a percentile distribution of each histogram, in ms, as ``NAME.hgrm``, or none at all.
+    """Write a percentile distribution of each histogram, in ms, as ``NAME.hgrm``, each whole or not at all.
 
     Raises:
         UsageError: a name is none for a file, or a file cannot be written.
@@ -59,12 +59,38 @@ def write_hgrm(folder: Path, histograms: Mapping[str, Counts]) -> None:
 
 
 def write_hlog(path: Path, start: int, intervals: Iterable[Interval]) -> None:
-    """Write a histogram log that begins at ``start`` (ns since 1970).
+    """Write a histogram log that begins at ``start`` (ns since 1970), whole or not at all.
 
     Raises:
         UsageError: a tag is none, or the file cannot be written.
     """
-    intervals = list(intervals)
-    for interval in intervals:
-        check_name(interval.tag)
-    write_whole(path, "".join(render_hlog(start, intervals)).encode(), SHARED)
+    write_whole(path, _hlog_lines(start, intervals), SHARED)
+
+
+def follow_hlog(path: Path, start: int, intervals: Iterable[Interval]) -> None:
+    """Write a new histogram log line by line: whoever follows the file sees each interval as it ends.
+
+    What does not fit on a full disk is left out, and intervals that are written stay; a log without any does not.
+
+    Raises:
+        UsageError: a tag is none, or the file cannot be written.
+    """
+    device, kept = path.exists() and not path.is_file(), False
+    try:
+        target = path if device else target_of(path)
+        with target.open("wb" if device else "xb", buffering=0) as file:
+            try:
+                for line in _hlog_lines(start, intervals):
+                    append_whole(file, line)
+                    kept = line.startswith(b"Tag=")
+            finally:
+                if not device and not kept:
+                    target.unlink()
+    except OSError as error:
+        raise refusal(path, error) from None
+
+
+def _hlog_lines(start: int, intervals: Iterable[Interval]) -> Iterator[bytes]:
+    """Give the lines of a histogram log; raise UsageError where a tag is none."""
+    named = (interval._replace(tag=check_name(interval.tag)) for interval in intervals)
+    return (line.encode() for line in render_hlog(start, named))

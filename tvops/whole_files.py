@@ -2,61 +2,134 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
+from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
+from typing import Final
 
 from tvops.errors import UsageError
 
-PRIVATE = 0o600
-SHARED = 0o666
+PRIVATE: Final = 0o600
+SHARED: Final = 0o666
 """For others to read, as far as the umask allows."""
 
+_MOST_LINKS: Final = 40
+"""As many as the kernel follows."""
 
-def write_whole(path: Path, content: bytes, mode: int = PRIVATE) -> None:
+
+def write_whole(path: Path, content: bytes | Iterable[bytes], mode: int = PRIVATE) -> None:
     """Write a file, and leave what was there before where that is not possible.
 
-    A device or a pipe is written to as it is: it cannot be put in place of another.
+    A link stays: what it names is written. A device or a pipe is written to as it is: it cannot be put in place
+    of another.
 
     Args:
         path: of the file; its folder is there.
-        content: all of it.
-        mode: permissions, of which the umask takes some.
+        content: all of it, in one piece or one after the other.
+        mode: permissions of a new file, of which the umask takes some; one that is there keeps its own.
 
     Raises:
         UsageError: it cannot be written; one line that names the file.
     """
+    pieces = [content] if isinstance(content, bytes) else content
     written = None
     try:
+        target = target_of(path)
         if path.exists() and not path.is_file():
-            path.write_bytes(content)
+            with path.open("wb") as device:
+                device.writelines(pieces)
             return
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
             written = Path(file.name)
-            file.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        written.chmod(mode & ~umask)
-        written.replace(path)
+            file.writelines(pieces)
+        written.chmod(_mode_of(target, mode))
+        written.replace(target)
         written = None
     except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise refusal(path, error) from None
     finally:
         if written is not None:
             written.unlink(missing_ok=True)
 
 
+def append_whole(file: FileIO, piece: bytes) -> None:
+    """Write a piece at the end of an unbuffered file; what was written of one that has no room is cut off again.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    begin = file.tell() if file.seekable() else None
+    left = memoryview(piece)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError:
+        if begin is not None and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.truncate(begin)
+        raise
+
+
 def check_place(path: Path) -> None:
     """Raise UsageError where a file could not be written: better before a long run than after it."""
-    folder = path.parent
-    if path.is_dir():
-        reason = "it is a folder"
-    elif not folder.is_dir():
-        reason = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
-    elif os.access(path if path.exists() else folder, os.W_OK):
-        return
-    else:
-        reason = (
-            "the file system is read-only" if os.statvfs(folder).f_flag & os.ST_RDONLY else "permission denied"
-        )
-    raise UsageError(f"{path}: cannot be written: {reason}")
+    try:
+        target = target_of(path)
+        folder = target.parent
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        if not folder.is_dir():
+            reason = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
+            raise NotADirectoryError(errno.ENOTDIR, reason)
+        if path.exists():
+            _check_access(target if path.is_file() else path)
+        if path.exists() and not path.is_file():
+            return
+        with tempfile.TemporaryFile(dir=folder):  # asking for permissions does not tell of all that can be wrong
+            pass
+    except OSError as error:
+        raise refusal(path, error) from None
+
+
+def target_of(path: Path) -> Path:
+    """Give what a path names in the end, there or not.
+
+    In a folder like /tmp no links of others are followed: they could lead to any file of the user's.
+
+    Raises:
+        OSError: the links have no end, or one is not to be followed.
+    """
+    for _ in range(_MOST_LINKS):
+        if not path.is_symlink():
+            return path
+        folder = path.parent.stat()
+        if folder.st_mode & stat.S_ISVTX and path.lstat().st_uid not in (os.geteuid(), folder.st_uid):
+            raise PermissionError(errno.EACCES, "it is a link that somebody else has made")
+        path = path.parent / path.readlink()
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def refusal(path: Path, error: OSError) -> UsageError:
+    """Give what a user is told of a file that cannot be written."""
+    return UsageError(f"{path}: cannot be written: {error.strerror or error}")
+
+
+def _check_access(path: Path) -> None:
+    """Refuse a file or device without permission to write, or one of somebody else in a folder like /tmp."""
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    folder = path.parent.stat()
+    others = os.geteuid() not in (0, folder.st_uid, path.stat().st_uid)
+    if folder.st_mode & stat.S_ISVTX and path.is_file() and others:
+        raise PermissionError(errno.EPERM, f"it is somebody else's, in {path.parent}")
+
+
+def _mode_of(target: Path, mode: int) -> int:
+    """Give the permissions of a file that is there, or of a new one what the umask leaves of ``mode``."""
+    if target.exists():
+        return target.stat().st_mode & 0o777
+    umask = os.umask(0)
+    os.umask(umask)
+    return mode & ~umask

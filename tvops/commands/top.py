@@ -168,16 +168,18 @@ def _export(
     count: int,
     seconds: float,
 ) -> int:
+    from tvops.latency_files import follow_hlog
     from tvops.top.exports import check_exports, export, live_readings
     from tvops.top.recording import Recording
 
     check_exports(hgrm, hlog)
     if replay is None:
-        found = export(live_readings(stacks, _api_key(), count, seconds), stacks, seconds, hgrm, hlog)
+        readings = live_readings(stacks, _api_key(), count, seconds)
+        found = export(readings, stacks, seconds, hgrm, hlog, follow_hlog)
     else:
         with contextlib.closing(Recording(replay)) as recording:
-            readings = (recording.frame(number) for number in range(len(recording.times)))
-            found = export(readings, recording.stacks, seconds, hgrm, hlog)
+            frames = (recording.frame(number) for number in range(len(recording.times)))
+            found = export(frames, recording.stacks, seconds, hgrm, hlog)
     if not found:
         raise ServerError(
             "nothing to write: no port gave telemetry for the length of an interval; is the stack up?"

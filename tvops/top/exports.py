@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -14,10 +14,9 @@ from typing import Final
 import numpy as np
 
 from tvops.engine.telemetry.document import Telemetry
-from tvops.engine.telemetry.export import Interval, render_hlog
+from tvops.engine.telemetry.export import Interval
 from tvops.engine.telemetry.histogram import Counts, empty
-from tvops.errors import UsageError
-from tvops.latency_files import check_hlog, check_name, place_for_hgrm, write_hgrm
+from tvops.latency_files import check_hlog, check_name, place_for_hgrm, write_hgrm, write_hlog
 from tvops.telemetry_client import Reading, TelemetryClient
 from tvops.top.addresses import Stack
 
@@ -97,9 +96,16 @@ def check_exports(hgrm: Path | None, hlog: Path | None) -> None:
 
 
 def export(
-    readings: Iterable[Reading], stacks: tuple[Stack, ...], seconds: float, hgrm: Path | None, hlog: Path | None
+    readings: Iterable[Reading],
+    stacks: tuple[Stack, ...],
+    seconds: float,
+    hgrm: Path | None,
+    hlog: Path | None,
+    write_log: Callable[[Path, int, Iterable[Interval]], None] = write_hlog,
 ) -> bool:
-    """Write the files that are wanted; what there is when it is interrupted, too. Tell whether there was anything.
+    """Write the files that are wanted. Tell whether there was anything.
+
+    Distributions are written also when it is interrupted, of what there is then.
 
     Args:
         readings: in the order of time.
@@ -107,6 +113,7 @@ def export(
         seconds: of an interval.
         hgrm: folder for a distribution of each stage over the whole time.
         hlog: file for a line for each interval and stage.
+        write_log: how that is written: `write_hlog` of a recording, `follow_hlog` of what is measured only once.
 
     Raises:
         UsageError: a file cannot be written, or would have a name that is none.
@@ -124,17 +131,8 @@ def export(
         if hlog is None:
             deque(found, maxlen=0)
         elif (first := next(found, None)) is not None:
-            _write_log(hlog, maker.begin, chain([first], found))
+            write_log(hlog, maker.begin, chain([first], found))
     finally:
         if hgrm is not None and totals:
             write_hgrm(hgrm, totals)
     return bool(totals)
-
-
-def _write_log(path: Path, begin: int, intervals: Iterable[Interval]) -> None:
-    """Write a log line by line, as it is meant to be: whoever follows it sees each interval as it ends."""
-    try:
-        with path.open("w", buffering=1) as file:
-            file.writelines(render_hlog(begin, intervals))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
