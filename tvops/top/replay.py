@@ -11,7 +11,7 @@ BEHIND_NS = 300_000_000_000
 """How much of what came before a jump is read again, for histories and windows."""
 
 JUMP_FRAMES = 2400
-"""Frames of it at most."""
+"""Frames that are read at once at most, those of a jump as well."""
 
 SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0)
 
@@ -55,9 +55,7 @@ class Replay:
             window = self.model.window_seconds
             self.model = Model(self.recording.stacks)
             self.model.window_seconds = window
-            first = bisect.bisect_left(self.recording.times, time - BEHIND_NS)
-            last = bisect.bisect_right(self.recording.times, time)
-            self._next = max(first, last - JUMP_FRAMES)
+            self._next = bisect.bisect_left(self.recording.times, time - BEHIND_NS)
         self.at = time
         self._feed()
 
@@ -72,6 +70,7 @@ class Replay:
     def _feed(self) -> bool:
         last = bisect.bisect_right(self.recording.times, self.at)
         fed = self._next < last
+        self._next = max(self._next, last - JUMP_FRAMES)
         while self._next < last:
             self.model.take(self.recording.frame(self._next))
             self._next += 1
