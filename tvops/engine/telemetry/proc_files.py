@@ -21,9 +21,7 @@ def read(path: str | Path) -> bytes:
         return b""
     try:
         pieces, left = [], _MOST_BYTES
-        while left > 0 and (
-            piece := os.read(descriptor, left)
-        ):  # `/proc/stat` and others come a page or so at a time
+        while left > 0 and (piece := os.read(descriptor, left)):  # many come a page or so at a time
             pieces.append(piece)
             left -= len(piece)
         return b"".join(pieces)
