@@ -1,6 +1,25 @@
-"""Lets ``python -m tvops`` do what the ``tvops`` command does."""
+"""The `tvops` command, which ``python -m tvops`` is, too."""
 
-from tvops.cli import main
+from __future__ import annotations
+
+import sys
+
+from tvops.ctrl_c import end_at_once, spare_imports
+
+
+def main() -> None:
+    """Run the command line of this process, and end it."""
+    try:
+        spare_imports()
+        from tvops import cli
+
+        code = cli.main()
+        end_at_once()
+    except KeyboardInterrupt:  # before or after what the command line looks after
+        end_at_once()
+        code = 130
+    sys.exit(code)
+
 
 if __name__ == "__main__":
     main()

@@ -113,8 +113,8 @@ def _tell(message: str, exit_code: int) -> int:
     return exit_code
 
 
-def main() -> None:
-    """Run the command line of this process."""
+def main() -> int:
+    """Run the command line of this process and give its exit code; nothing is left to be printed then."""
     _open_streams()
     code = run(sys.argv[1:])
     try:
@@ -125,7 +125,7 @@ def main() -> None:
         code = code or _tell(f"the output: {error.strerror}", 1)
     for stream in (sys.stdout, sys.stderr):
         _drain(stream)
-    sys.exit(code)
+    return code
 
 
 def _open_streams() -> None:

@@ -1,0 +1,81 @@
+"""Ctrl-C while a command starts: it ends with one plain line, whatever it was importing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.stack import free_port
+
+START = "from tvops.__main__ import main; print(flush=True); main()"
+"""What the installed script does; before it begins, Ctrl-C is Python's own business."""
+
+ENDS = (130, -signal.SIGINT, 0)
+"""The last two are of a command that has done its work."""
+
+WITHIN_IMPORTLIB = """
+import _imp, signal, sys, threading
+from tvops.__main__ import main
+
+take, left = _imp.acquire_lock, [int(sys.argv.pop(1))]
+
+def take_and_be_interrupted():
+    take()
+    if sys._getframe(1).f_code.co_name == "cb":  # of _get_module_lock
+        left[0] -= 1
+        if not left[0]:
+            signal.raise_signal(signal.SIGINT)
+
+_imp.acquire_lock = take_and_be_interrupted
+try:
+    main()
+finally:
+    other = threading.Thread(target=lambda: __import__("this"), daemon=True)
+    other.start()
+    other.join(5)
+    print("hangs" if other.is_alive() else "goes on")
+"""
+
+
+@pytest.mark.parametrize("n", [1, 150])
+def test_no_import_is_interrupted_while_it_holds_the_import_lock(n: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHIN_IMPORTLIB, str(n), "settings"], capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, "ignored" in done.stderr) == (130, False), done.stderr
+    assert done.stdout.endswith("goes on\n")
+
+
+def interrupted(command: list[str], seconds: float) -> tuple[int, str]:
+    """Start a command, interrupt it so long after its begin, and give its exit code and what it told."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", START, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    return process.returncode, told
+
+
+def test_a_start_can_be_interrupted_at_any_moment(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(os.cpu_count()) as pool:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        ports = ["--gateway-port", str(free_port()), "--market-port", str(free_port())]
+        serve = ["serve", "--data-dir", str(tmp_path / "data"), *ports]
+        commands = [["settings"], ["slo", "--gateway", url, "--market", url], serve]
+        runs = [(commands[n % 3], n * 0.02) for n in range(12)]  # `settings` is through after some 0.2 s
+        ended = pool.map(interrupted, *zip(*runs, strict=True))
+        for run, (code, told) in zip(runs, ended, strict=True):
+            assert code in ENDS, (run, told)
+            assert "Traceback" not in told, (run, told)
+            assert "ignored" not in told, (run, told)
