@@ -24,6 +24,7 @@ from tvops.engine.telemetry.histogram import HIGHEST, pack
 from tvops.errors import UsageError
 from tvops.latency_files import follow_hlog
 from tvops.telemetry_client import Reading
+from tvops.top import exports
 from tvops.top.addresses import Stack
 from tvops.top.recording import Writer
 
@@ -263,6 +264,20 @@ def test_a_full_disk_leaves_no_log_of_a_recording(
         assert cli.run(["top", "--replay", str(recording), "--hlog", str(path)]) == 2
     assert capsys.readouterr().err == f"tvops: {path}: cannot be written: File too large\n"
     assert list(tmp_path.iterdir()) == [recording]
+
+
+def test_a_recording_with_new_stages_without_end_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(exports, "MOST_STAGES", 4)
+    path, writer = tmp_path / "recording", Writer(tmp_path / "recording", (STACK,))
+    for second in range(6):
+        made = document(second, samples_of(1), name=f"stage{second}")
+        writer.add(Reading(GATEWAY, made, "", 0, True), made.time)
+    writer.close()
+    assert cli.run(["top", "--replay", str(path), "--hlog", str(tmp_path / "x.hlog")]) == 2
+    assert capsys.readouterr().err == "tvops: there are more than 4 stages: watch fewer stacks at once\n"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_full_disk_leaves_whole_lines_of_a_log_that_is_followed(tmp_path: Path) -> None:

@@ -16,12 +16,16 @@ import numpy as np
 from tvops.engine.telemetry.document import Telemetry
 from tvops.engine.telemetry.export import Interval
 from tvops.engine.telemetry.histogram import Counts, empty
+from tvops.errors import UsageError
 from tvops.latency_files import check_hlog, check_name, place_for_hgrm, write_hgrm, write_hlog
 from tvops.telemetry_client import Reading, TelemetryClient
 from tvops.top.addresses import Stack
 
 _ENOUGH: Final = 0.9
 """Share of an interval after which the next document ends it: they do not come to the millisecond."""
+
+MOST_STAGES: Final = 4096
+"""That are summed up: those of sixteen full documents. A made-up recording has new ones in each, 36 kB in memory."""
 
 _NO_TAG: Final = re.compile(r"[^A-Za-z0-9._:-]")
 """What a stack's name may have and a tag may not: the comma of `trade-1:8000,8001`, what a recording says."""
@@ -116,13 +120,15 @@ def export(
         write_log: how that is written: `write_hlog` of a recording, `follow_hlog` of what is measured only once.
 
     Raises:
-        UsageError: a file cannot be written, or would have a name that is none.
+        UsageError: a file cannot be written, or would have a name that is none; there are too many stages.
     """
     maker, totals = Intervals(stacks, seconds), dict[str, Counts]()
 
     def intervals() -> Iterator[Interval]:
         for reading in readings:
             for interval in maker.take(reading):
+                if interval.tag not in totals and len(totals) == MOST_STAGES:
+                    raise UsageError(f"there are more than {MOST_STAGES} stages: watch fewer stacks at once")
                 totals[interval.tag] = totals.get(interval.tag, 0) + interval.counts
                 yield interval
 
