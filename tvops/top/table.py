@@ -98,6 +98,17 @@ def body(
     return lines
 
 
+def listing(columns: Sequence[Column[Row]], rows: Sequence[tuple[Row, bool]], width: int) -> list[Line]:
+    """Give a table of all rows, without a cursor; those that are not fresh are dimmed. No lines without rows."""
+    if not rows:
+        return []
+    stale = {id(row) for row, fresh in rows if not fresh}
+    shown = columns_for(columns, width - 2, frozenset())
+    choice, listed = Choice(cursor=-1), [row for row, _ in rows]
+    lines = body(shown, listed, len(listed), choice, lambda row: id(row) in stale, cursor=False)
+    return [head(shown, choice), *lines]
+
+
 def first_row(count: int, height: int, choice: Choice) -> int:
     """Give the first row to show, so that the cursor is among those that fit."""
     top = min(max(choice.top, choice.cursor - height + 1, 0), max(0, count - height))

@@ -10,8 +10,8 @@ from tvops.top.charts import LABEL, Plot
 from tvops.top.history import largest
 from tvops.top.lines import Line, Span, number, span_of, spark, title
 from tvops.top.scene import Scene
-from tvops.top.table import Column, arrange, body, columns_for, head
-from tvops.top.views.resources import StageRow, stage_columns, stage_rows
+from tvops.top.table import Column
+from tvops.top.views.stages import STAGE_COLUMNS, StageRow, stage_count, stage_table
 
 LIST_ROWS = 5
 SLICE_SECONDS = 2.0  # that a point of the chart is of, at least
@@ -21,21 +21,17 @@ class History:
     """One stage over time."""
 
     name, letter = "history", "3"
-    columns: tuple[Column[Any], ...] = stage_columns(None)
+    columns: tuple[Column[Any], ...] = STAGE_COLUMNS
 
     def count(self, scene: Scene) -> int:
         """Give the number of stages."""
-        return len(arrange(self.columns, stage_rows(scene), scene.choice))
+        return stage_count(scene)
 
     def draw(self, scene: Scene, width: int, height: int) -> list[Line]:
         """Give the stages around the cursor, and the chart of the one at it."""
-        columns = columns_for(stage_columns(scene.baseline), width - 2, scene.choice.hidden)
-        rows = arrange(columns, stage_rows(scene), scene.choice)
-        lines: list[Line] = [head(columns, scene.choice)]
-        if not rows:
-            return [*lines, (Span("  nothing is measured yet", "dim"),)]
-        lines += body(columns, rows, min(LIST_ROWS, len(rows)), scene.choice, lambda row: not row.seen.fresh)
-        chosen = rows[min(scene.choice.cursor, len(rows) - 1)]
+        lines, chosen = stage_table(scene, width, LIST_ROWS)
+        if chosen is None:
+            return lines
         lines.append(())
         return [*lines, *_chart(scene, chosen, width, height - len(lines))][:height]
 

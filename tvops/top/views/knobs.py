@@ -13,7 +13,7 @@ from tvops.top.lines import DASH, Line, Span, fit, span_of, title
 from tvops.top.model import Seen
 from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, columns_for, head, page
-from tvops.top.views.resources import process_lines
+from tvops.top.views.processes import process_lines
 
 Row = tuple[Seen, Knob]
 

@@ -12,8 +12,8 @@ from tvops.terminal import clean
 from tvops.top.charts import LABEL, Plot, bars
 from tvops.top.lines import Line, Span, beside, duration, number, span_of, title
 from tvops.top.scene import Scene
-from tvops.top.table import Column, arrange, body, columns_for, head
-from tvops.top.views.resources import StageRow, stage_columns, stage_rows
+from tvops.top.table import Column
+from tvops.top.views.stages import STAGE_COLUMNS, StageRow, stage_count, stage_table
 
 TICKS = ((0.0, "0"), (0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99"))
 
@@ -22,23 +22,19 @@ class Latency:
     """Percentiles of every stage; histogram and curve of one."""
 
     name, letter = "latency", "2"
-    columns: tuple[Column[Any], ...] = stage_columns(None)
+    columns: tuple[Column[Any], ...] = STAGE_COLUMNS
 
     def count(self, scene: Scene) -> int:
         """Give the number of stages."""
-        return len(arrange(self.columns, stage_rows(scene), scene.choice))
+        return stage_count(scene)
 
     def draw(self, scene: Scene, width: int, height: int) -> list[Line]:
         """Give the table above, the charts below."""
-        columns = columns_for(stage_columns(scene.baseline), width - 2, scene.choice.hidden)
-        rows = arrange(columns, stage_rows(scene), scene.choice)
         of = f"last {span_of(scene.window)}" if scene.window else "since reset"
-        lines: list[Line] = [title("stages", width, of), head(columns, scene.choice)]
-        if not rows:
-            return [*lines, (Span("  nothing is measured yet", "dim"),)]
-        room = min(len(rows), max(3, (height - 4) // 2))
-        lines += body(columns, rows, room, scene.choice, lambda row: not row.seen.fresh)
-        chosen = rows[min(scene.choice.cursor, len(rows) - 1)]
+        table, chosen = stage_table(scene, width, max(3, (height - 4) // 2))
+        lines = [title("stages", width, of), *table]
+        if chosen is None:
+            return lines
         lines.append(())
         return [*lines, *_charts(scene, chosen, width, height - len(lines))][:height]
 

@@ -9,7 +9,7 @@ from tvops.top.lines import Line, Span, duration, number, spark, title
 from tvops.top.model import Seen
 from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, columns_for, head
-from tvops.top.views.resources import stage_rows
+from tvops.top.views.stages import stage_rows
 
 PATH = ("gateway_to_durable", "durable_to_matched", "gateway_to_reply")
 Row = tuple[Seen, str, str, float]

@@ -10,7 +10,8 @@ from tvops.top.lines import DASH, Line, Span, clock, data_size, duration, gauge,
 from tvops.top.model import Seen
 from tvops.top.scene import Scene
 from tvops.top.table import Column, arrange, body, columns_for, head, page
-from tvops.top.views.resources import Bounds, memory_bounds, memory_share, server_columns, stage_rows
+from tvops.top.views.servers import Bounds, memory_bounds, memory_share, server_columns
+from tvops.top.views.stages import stage_rows
 
 SLOW_SHOWN = 12
 ROUND_TRIP = "redis_round_trip_"
