@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -313,3 +314,14 @@ async def test_an_answer_that_does_not_come_is_told_and_comes_again(gateway: Run
     again = await gateway.order(client_order_id="late")
     assert (again.status_code, again.json()["status"]) == (200, "open")
     assert gateway.service._entry.late == 1
+
+
+async def test_a_swallowed_cancellation_does_not_hold_up_the_stop(bus: Bus) -> None:
+    async def swallow_one() -> None:
+        with contextlib.suppress(asyncio.CancelledError):  # as redis-py does while it connects
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    async with asyncio.timeout(20), running_gateway(bus) as gateway:
+        gateway.service._tasks.append(asyncio.create_task(swallow_one()))
+        await asyncio.sleep(0)

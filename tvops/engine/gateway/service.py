@@ -20,7 +20,7 @@ from tvops.engine.gateway.private import PrivateStreams
 from tvops.engine.gateway.schemas import HealthReport, PartHealth
 from tvops.engine.gateway.server import Gateway, HttpServer
 from tvops.engine.gateway.sessions import Sessions
-from tvops.engine.services import Health, State
+from tvops.engine.services import Health, State, end_tasks
 from tvops.engine.socket_tuning import SocketOptions
 from tvops.engine.telemetry import document, proc_files
 from tvops.engine.telemetry.recorder import milliseconds
@@ -120,9 +120,7 @@ class GatewayService:
         while self._entry.waiting and time.monotonic() < deadline:  # noqa: ASYNC110 (ends by the deadline as well)
             await asyncio.sleep(0.01)
         self._sessions.close_all()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
