@@ -25,7 +25,7 @@ _ENOUGH: Final = 0.9
 """Share of an interval after which the next document ends it: they do not come to the millisecond."""
 
 MOST_STAGES: Final = 4096
-"""That are summed up, 36 kB each: those of sixteen full documents. Made-up recordings may have new ones in each."""
+"""That are summed up, 36 kB each: as of sixteen full documents. A made-up recording may have new ones in each."""
 
 _NO_TAG: Final = re.compile(r"[^A-Za-z0-9._:-]")
 """What a stack's name may have and a tag may not: the comma of `trade-1:8000,8001`, what a recording says."""
