@@ -23,7 +23,7 @@ from tvops.engine.market.publisher import Publisher
 from tvops.engine.market.significance import TickFilter
 from tvops.engine.market.window import Windows
 from tvops.engine.records import RecordType
-from tvops.engine.services import Health
+from tvops.engine.services import Health, end_tasks
 from tvops.engine.telemetry.stages import Stages
 from tvops.errors import ServerError
 from tvops.settings import Settings
@@ -99,12 +99,7 @@ class PriceService:
 
     async def stop(self) -> None:
         """Stop publishing."""
-        pending = set(self._tasks)
-        while pending:
-            for task in pending:
-                task.cancel()
-            # a call of the server's client now and then swallows a cancellation: ask again
-            _, pending = await asyncio.wait(pending, timeout=0.1)
+        await end_tasks(self._tasks)
         self._tasks.clear()
 
     def health(self) -> Health:
