@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
@@ -17,37 +16,22 @@ from textual.theme import ThemeProvider
 from textual.widgets import Input
 
 from tvops.errors import TvopsError
-from tvops.telemetry_client import Reading
 from tvops.top.choices import write_choices
 from tvops.top.desk import Desk
+from tvops.top.feed import Feed, Source
 from tvops.top.frame import VIEWS
 from tvops.top.help import Help
+from tvops.top.keys import Keys
 from tvops.top.lines import Line
 from tvops.top.palette import Palette
 from tvops.top.panel import Panel
 from tvops.top.recording import Writer
-from tvops.top.scene import NO_GATEWAY, BookReading
 from tvops.top.styles import styles_of
 
 PACES = {"overview": 2, "orders": 2, "latency": 3, "history": 4}
 """In the views that cost most new figures are drawn with every so many-th tick; slices of history are seconds."""
 
 ORDINARY_HERTZ = 4.0
-
-
-class Source(Protocol):
-    """Where readings come from."""
-
-    readings: deque[Reading]
-    book: BookReading
-    wanted: tuple[str, str] | None
-    paused: bool
-
-    def start(self) -> None:
-        """Begin."""
-
-    def stop(self) -> None:
-        """End."""
 
 
 class Top(App[None]):
@@ -90,18 +74,20 @@ class Top(App[None]):
         self.desk = desk
         self.panel = Panel()
         self.last_lines: list[Line] = []
-        self._source = source
+        self._feed = Feed(desk, source, writer)
         self._hertz = hertz
-        self._writer = writer
         self._choices_path = choices_path
         self._clock = clock
         self._told = told
-        self._chord = ""
         self._stale_second = 0
         self._changed = False
         self._drawn = 0
         self._wanted_theme = theme
-        self._keys = self._key_table()
+        others = {
+            "/": self._open_filter, "?": self._help, "f1": self._help, "q": self.exit,
+            ":": self.action_command_palette,
+        }  # fmt: skip
+        self._keys = Keys(desk, self._feed, clock, others, self._keep)
 
     def compose(self) -> ComposeResult:
         """Put the panel on the screen, and the line in which a filter is typed."""
@@ -120,21 +106,18 @@ class Top(App[None]):
         self.panel.focus()
         if self._told:
             self.desk.say(self._told, self._clock(), 10)
-        if self._source is not None:
-            self._source.start()
+        self._feed.start()
         self.set_interval(1 / self._hertz, self.tick)
         self.draw()
 
     def on_unmount(self) -> None:
         """Stop to poll."""
-        if self._source is not None:
-            self._source.stop()
+        self._feed.stop()
 
     def tick(self) -> None:
         """Take in what was polled, and draw where that changes anything."""
         now = self._clock()
-        changed = self.desk.replay.advance(now) if self.desk.replay else self._take(now)
-        self._changed = self._changed or changed
+        self._changed = self._feed.take(now) or self._changed
         second = now // 1_000_000_000
         if self._changed and now - self._drawn < self.pace(self.desk.view.name):
             return
@@ -164,11 +147,7 @@ class Top(App[None]):
             if event.key == "escape" and len(self.screen_stack) == 1:
                 self._close_filter()
             return
-        if self._chord:
-            self._chord_key(event)
-        elif (act := self._keys.get(event.key) or self._keys.get(event.character or "")) is not None:
-            act()
-        else:
+        if not self._keys.press(event.key, event.character or ""):
             return
         event.stop()
         event.prevent_default()
@@ -188,7 +167,7 @@ class Top(App[None]):
             self.desk.sort_by(what)
             self._keep()
         elif verb == "press":
-            self._keys[what]()
+            self._keys.do(what)
         self.draw()
 
     def on_panel_wheeled(self, message: Panel.Wheeled) -> None:
@@ -218,144 +197,23 @@ class Top(App[None]):
         theirs = ("Keys", "Maximize")  # Textual's speak of widgets; ? is the help
         yield from (command for command in super().get_system_commands(screen) if command.title not in theirs)
         for view in VIEWS:
-            yield SystemCommand(f"Show {view.name}", f"key {view.letter}", lambda name=view.name: self._show(name))
-        for text, about, act in (
-            ("Freeze", "show this moment, collect on (f)", self._freeze),
-            ("Reset", "count from here (r)", self._reset),
-            ("Pause", "poll no more, or again (p)", self._pause),
-            ("Baseline", "compare with this moment (b)", self._baseline),
+            yield SystemCommand(
+                f"Show {view.name}", f"key {view.letter}", lambda key=view.letter: self._press(key)
+            )
+        for text, about, key in (
+            ("Freeze", "show this moment, collect on (f)", "f"),
+            ("Reset", "count from here (r)", "r"),
+            ("Pause", "poll no more, or again (p)", "p"),
+            ("Baseline", "compare with this moment (b)", "b"),
         ):
-            yield SystemCommand(text, about, lambda act=act: self._do(act))
+            yield SystemCommand(text, about, lambda key=key: self._press(key))
 
-    def _key_table(self) -> dict[str, Callable[[], None]]:
-        desk = self.desk
-
-        def move(steps: int) -> Callable[[], None]:
-            return lambda: desk.move(steps, self._clock())
-
-        def page(direction: int) -> Callable[[], None]:
-            return lambda: desk.move(direction * max(1, desk.height // 2), self._clock())
-
-        keys: dict[str, Callable[[], None]] = {
-            "j": move(1), "down": move(1), "k": move(-1), "up": move(-1),
-            "g": move(-(1 << 20)), "home": move(-(1 << 20)), "G": move(1 << 20), "end": move(1 << 20),
-            "ctrl+d": page(1), "pagedown": page(1), "ctrl+u": page(-1), "pageup": page(-1),
-            "h": lambda: desk.sideways(-1), "left": lambda: desk.sideways(-1),
-            "l": lambda: desk.sideways(1), "right": lambda: desk.sideways(1),
-            "H": lambda: desk.sideways(-1, True), "shift+left": lambda: desk.sideways(-1, True),
-            "L": lambda: desk.sideways(1, True), "shift+right": lambda: desk.sideways(1, True),
-            "plus": lambda: desk.zoom_by(-1), "+": lambda: desk.zoom_by(-1), "=": lambda: desk.zoom_by(-1),
-            "minus": lambda: desk.zoom_by(1), "-": lambda: desk.zoom_by(1),
-            "<": lambda: self._speed(-1), ">": lambda: self._speed(1),
-            "tab": lambda: desk.next_view(1), "shift+tab": lambda: desk.next_view(-1),
-            "[": lambda: desk.show_stack(desk.stack - 1), "]": lambda: desk.show_stack(desk.stack + 1),
-            "/": self._open_filter, "f": self._freeze, "r": self._reset, "p": self._pause, "space": self._pause,
-            "w": desk.next_window, "b": self._baseline, "o": lambda: self._begin_chord("sort"),
-            "c": lambda: self._begin_chord("columns"), "?": self._help, "f1": self._help,
-            "enter": self._enter, "escape": self._escape, "q": self.exit, ":": self.action_command_palette,
-        }  # fmt: skip
-        for view in VIEWS:
-            keys[view.letter] = lambda name=view.name: desk.show(name)  # type: ignore[misc]
-        return keys
-
-    def _take(self, now: int) -> bool:
-        source = self._source
-        if source is None:
-            return False
-        changed = False
-        while source.readings:
-            reading = source.readings.popleft()
-            self.desk.model.take(reading)
-            self._record(reading, now)
-            changed = True
-        source.wanted = None
-        if self.desk.view.name == "book":
-            changed = self._take_book(source) or changed
-        return changed
-
-    def _take_book(self, source: Source) -> bool:
-        gateway = self.desk.scene(self._clock()).process("gateway")
-        if gateway is None:
-            self.desk.book = NO_GATEWAY
-            return False
-        changed = self.desk.book is not source.book
-        self.desk.book = source.book
-        source.wanted = (gateway.source.url, self.desk.symbol)
-        return changed
-
-    def _record(self, reading: Reading, now: int) -> None:
-        if self._writer is None:
-            return
-        try:
-            self._writer.add(reading, time.time_ns())
-        except TvopsError as error:
-            self._writer, self.desk.recording = None, ""
-            self.desk.say(str(error), now, 30)
-            return
-        if self._writer.full:
-            self._writer, self.desk.recording = None, ""
-            self.desk.say("the recording has reached its largest size and has ended", now, 30)
-
-    def _show(self, name: str) -> None:
-        self.desk.show(name)
+    def _press(self, key: str) -> None:
+        self._keys.do(key)
         self.draw()
-
-    def _do(self, act: Callable[[], None]) -> None:
-        act()
-        self.draw()
-
-    def _freeze(self) -> None:
-        self.desk.freeze(self._clock())
-
-    def _reset(self) -> None:
-        self.desk.reset(self._clock())
-
-    def _baseline(self) -> None:
-        self.desk.take_baseline(self._clock())
-
-    def _pause(self) -> None:
-        if self.desk.replay:
-            self.desk.replay.toggle()
-        elif self._source is not None:
-            self.desk.paused = self._source.paused = not self._source.paused
-
-    def _speed(self, steps: int) -> None:
-        if self.desk.replay:
-            self.desk.replay.faster(steps)
-
-    def _enter(self) -> None:
-        if self.desk.view.name == "latency":
-            cursor = self.desk.choice.cursor
-            self.desk.show("history")
-            self.desk.go_to(cursor, self._clock())
-        elif self.desk.view.name == "overview":
-            self.desk.show("latency")
-
-    def _escape(self) -> None:
-        if self.desk.choice.pattern:
-            self.desk.filter_by("")
-        else:
-            self.desk.show("overview")
 
     def _help(self) -> None:
         self.push_screen(Help(self.role_styles))
-
-    def _begin_chord(self, kind: str) -> None:
-        letters = self.desk.column_letters(kind == "sort")
-        if letters:
-            self._chord = kind
-            text = "sort by" if kind == "sort" else "show or hide"
-            self.desk.say(f"{text}: {letters}", self._clock(), 60)
-
-    def _chord_key(self, event: Key) -> None:
-        kind, self._chord = self._chord, ""
-        self.desk.hush()
-        letter = event.character or ""
-        if kind == "sort":
-            self.desk.sort_by(letter)
-        elif self.desk.toggle_column(letter):
-            self._begin_chord("columns")
-        self._keep()
 
     def _open_filter(self) -> None:
         field = self.query_one("#filter", Input)
