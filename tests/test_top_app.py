@@ -22,10 +22,11 @@ from textual.pilot import Pilot
 from tests.stack import Stack, free_port
 from tests.top_documents import BEGIN, GATEWAY, MARKET, SECOND, STACK, Engine, Market, model_after
 from tvops.engine.telemetry.document import Server
+from tvops.errors import UsageError
 from tvops.telemetry_client import Reading
 from tvops.top.addresses import Stack as Watched
 from tvops.top.app import PACES, Top
-from tvops.top.choices import read_choices
+from tvops.top.choices import Choices, read_choices, write_choices
 from tvops.top.desk import Desk
 from tvops.top.frame import VIEWS
 from tvops.top.lines import plain
@@ -425,6 +426,16 @@ async def test_columns_are_hidden_and_kept_for_the_next_time(tmp_path: Path) -> 
         await screen.press("4")
         assert "subs" not in screen.lines[3]
         assert "unsent▼" in screen.lines[3]
+
+
+def test_choices_are_kept_in_the_file_that_a_link_names(tmp_path: Path) -> None:
+    file, link = tmp_path / "dotfiles.yaml", tmp_path / "top.yaml"
+    link.symlink_to(file)
+    write_choices(link, Choices("nord"))
+    assert link.is_symlink()
+    assert read_choices(file) == (Choices("nord"), "")
+    with pytest.raises(UsageError, match=r"top\.yaml: cannot be written: "):
+        write_choices(file / "below" / "top.yaml", Choices())
 
 
 async def test_the_trend_can_be_hidden() -> None:

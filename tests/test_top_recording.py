@@ -12,12 +12,17 @@ import pytest
 import zstandard
 
 from tests.full_disk import room_for
+from tests.test_top_app import Readings
 from tests.top_documents import BEGIN, GATEWAY, SECOND, STACK, Engine
 from tvops import cli
 from tvops.errors import TvopsError, UsageError
 from tvops.telemetry_client import Reading
 from tvops.top import recording as recordings
 from tvops.top import replay as replays
+from tvops.top.desk import Desk
+from tvops.top.feed import Feed
+from tvops.top.lines import plain
+from tvops.top.model import Model
 from tvops.top.plain import replay_moments
 from tvops.top.recording import HEADER, KEY_BLOCKS, MAGIC, Recording, Writer
 from tvops.top.replay import Replay
@@ -180,3 +185,17 @@ def test_a_disk_that_is_full_already_leaves_no_recording(tmp_path: Path) -> None
     with room_for(30), pytest.raises(TvopsError, match="recording has ended"):
         Writer(tmp_path / "a.top", (STACK,))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_screen_tells_that_a_recording_has_ended_and_goes_on(tmp_path: Path) -> None:
+    desk, source, now = Desk(Model((STACK,))), Readings(), 5 * SECOND
+    feed = Feed(desk, source, Writer(tmp_path / "a.top", (STACK,)))
+    desk.recording = "a.top"
+    with room_for(1000):
+        for second in range(2):
+            document = Engine(per_second=20).document(BEGIN + second * SECOND)
+            source.readings.append(Reading(GATEWAY, document, "", now, True))
+            assert feed.take(now)
+    assert "recording has ended (File too large)" in "".join(map(plain, desk.lines(200, 24, now)))
+    assert desk.recording == ""
+    assert desk.model.sources[GATEWAY].document is document

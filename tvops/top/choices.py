@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import msgspec
 import platformdirs
 
-from tvops.errors import TvopsError
+from tvops.whole_files import refusal, write_whole
 
 MAX_BYTES = 1 << 16
 
@@ -52,16 +50,9 @@ def read_choices(path: Path) -> tuple[Choices, str]:
 
 
 def write_choices(path: Path, choices: Choices) -> None:
-    """Keep the choices, all or nothing; raise TvopsError where that fails."""
+    """Keep the choices, all or nothing; raise UsageError where that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".top-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(msgspec.yaml.encode(choices))
-            Path(name).replace(path)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise
     except OSError as error:
-        raise TvopsError(f"{path}: cannot be written ({error.strerror})") from None
+        raise refusal(path, error) from None
+    write_whole(path, msgspec.yaml.encode(choices))
