@@ -137,6 +137,31 @@ def test_a_port_that_is_away_is_told(stack: Stack) -> None:
     assert slo("--gateway", "nonsense").returncode == 2
 
 
+def test_a_resolver_that_hangs_holds_up_nobody(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket, time\n"
+        "found = socket.getaddrinfo\n"
+        "def hang(host, *about, **more):\n"
+        "    if host == 'hangs.invalid':\n"
+        "        time.sleep(60)\n"
+        "    return found(host, *about, **more)\n"
+        "socket.getaddrinfo = hang\n"
+    )
+    ports = ("slo", "--gateway", "http://hangs.invalid:1", "--market", ""), ("top", "--json", "hangs.invalid:1")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    started = [
+        subprocess.Popen([sys.executable, "-m", "tvops", *words], stdout=-1, stderr=-1, text=True, env=environment)
+        for words in ports
+    ]
+    (_, said), (shown, _) = [asked.communicate(timeout=30) for asked in started]
+    assert [asked.returncode for asked in started] == [1, 1]
+    assert said == (
+        "tvops: http://hangs.invalid:1: has a name that is not resolved within 2 s\n"
+        "tvops: no port of the stack gives telemetry; is it up? (tvops serve)\n"
+    )
+    assert json.loads(shown)["stacks"][0]["endpoints"][0]["error"] == "has a name that is not resolved within 2 s"
+
+
 def test_an_outage_that_is_over_is_not_ok(stack: Stack) -> None:
     """The market worker stands still for longer than a look waits, and answers again for the rest of the watch."""
     command = [sys.executable, "-m", "tvops", "slo", "--gateway", stack.gateway, "--market", stack.market]

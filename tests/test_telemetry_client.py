@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import math
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,66 +18,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.endpoints import Handler, answer, endpoint, says
 from tests.stack import free_port
+from tvops import http_endpoint
 from tvops.engine.telemetry.document import Event, HostLoad, Metric, Stage, Telemetry
 from tvops.engine.telemetry.histogram import Histogram, empty, pack
 from tvops.errors import UsageError
 from tvops.telemetry_client import MAX_ANSWER_BYTES, Reading, TelemetryClient
+from tvops.top.sampler import Sampler
 
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 GOOD = Telemetry(
     process="engine", version="1", pid=1, started=2, time=3, health={"gateway": ("ok", "")}, stats={},
     stages={"loop_lag": Stage("lag", pack(np.where(np.arange(len(empty())) == 70, 5, 0).astype(np.int64), 70))},
     metrics=(), events=(),
 )  # fmt: skip
 METRIC = Metric(name="tv_cpu", text="", unit="%", value=1, target=1, limit=1, state="ok", since=0)
-
-
-@asynccontextmanager
-async def endpoint(handler: Handler, port: int = 0) -> AsyncIterator[str]:
-    """Run ``handler`` for every connection; give the URL."""
-    ended: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        ended.add(task)
-        try:
-            await handler(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", port)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        for task in ended:
-            task.cancel()
-        await asyncio.gather(*ended, return_exceptions=True)
-
-
-def answer(body: bytes, status: str = "200 OK", kind: str = "application/msgpack", headers: str = "") -> bytes:
-    return (
-        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode()
-        + body
-    )
-
-
-def says(data: bytes, keep: bool = False) -> Handler:
-    """Answer every request with ``data``."""
-
-    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(data)
-            await writer.drain()
-            if not keep:
-                return
-
-    return handler
 
 
 async def poll(url: str, timeout: float = 5.0, **arguments: str) -> Reading:
@@ -344,3 +302,95 @@ def test_secrets_stay_out_of_addresses_and_headers_out_of_keys() -> None:
     assert "hidden" not in str(error.value)
     with pytest.raises(UsageError, match="letters that no key has"):
         TelemetryClient(["http://localhost:8000"], "k\r\nHost: evil")
+
+
+class Hanging:
+    """A resolver that hangs for as long as it is not let go."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.answered = 0
+        self.released = threading.Event()
+
+    def getaddrinfo(self, host: str, *about: Any, **more: Any) -> Any:
+        self.asked.append(host)
+        self.released.wait(20)
+        self.answered += 1
+        raise socket.gaierror(socket.EAI_AGAIN, "")
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
+    resolver = Hanging()
+    monkeypatch.setattr(socket, "getaddrinfo", resolver.getaddrinfo)
+    yield resolver
+    resolver.released.set()
+
+
+def test_nobody_waits_for_a_resolver_that_hangs(hanging: Hanging) -> None:
+    async def polls() -> list[Reading]:
+        async with TelemetryClient(["http://hangs.invalid:1"], timeout=0.02) as client:
+            return [(await client.poll())[0] for _ in range(9)]
+
+    readings = asyncio.run(polls())
+    assert hanging.answered == 0
+    assert hanging.asked == ["hangs.invalid"]
+    assert {reading.error for reading in readings} == {"has a name that is not resolved within 0.02 s"}
+    assert not any(reading.connected for reading in readings)
+
+
+def test_top_ends_while_a_resolver_hangs(hanging: Hanging) -> None:
+    sampler = Sampler(["http://hangs.invalid:1"], "", 20.0)
+    sampler.wanted = ("http://hangs.invalid:1", "")
+    sampler.start()
+    while len(hanging.asked) < 2:  # for telemetry and for a book
+        time.sleep(0.01)
+    sampler.stop()
+    assert hanging.answered == 0
+
+
+async def test_what_a_resolver_says_late_is_heard(hanging: Hanging) -> None:
+    async with TelemetryClient(["http://late.invalid:1"], timeout=0.02) as client:
+        assert (await client.poll())[0].error == "has a name that is not resolved within 0.02 s"
+        hanging.released.set()
+        while (error := (await client.poll())[0].error).endswith("0.02 s"):
+            pass
+    assert error == "has a name that cannot be resolved now"
+    assert hanging.asked == ["late.invalid"]
+
+
+async def test_a_literal_address_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "Thread", None)
+    for host in ("127.0.0.1", "[::1]"):
+        assert "refused" in (await poll(f"http://{host}:{free_port()}")).error
+
+
+async def test_a_name_with_several_addresses_is_one_where_any_of_them_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def getaddrinfo(host: str, port: int, **more: Any) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    async with endpoint(says(answer(msgspec.msgpack.encode(GOOD)))) as url:
+        named = url.replace("127.0.0.1", "stack.invalid")
+        found = ["127.0.0.2", "127.0.0.1"]
+        assert (await poll(named)).telemetry == GOOD
+        found = ["127.0.0.2", "127.0.0.3"]
+        assert (await poll(named)).error == "connection refused"
+
+
+async def test_a_name_that_is_none_is_no_host() -> None:
+    assert (await poll(f"http://{'x' * 64}.invalid:1")).error == "there is no such host"
+
+
+async def test_what_a_refused_answer_was_is_let_go_of_at_once() -> None:
+    """An answer has megabytes: those that only a collection finds would be many at a time."""
+    async with endpoint(says(answer(bytes(100)))) as url:
+        gc.collect()
+        gc.disable()
+        try:
+            assert (await poll(url)).error
+            assert not [each for each in gc.get_objects() if isinstance(each, http_endpoint._Answer)]
+        finally:
+            gc.enable()

@@ -9,11 +9,10 @@ import asyncio
 import contextlib
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
 
+from tvops.daemon_thread import aside
 from tvops.engine.knob_table import FILE_NAME, Knob, KnobTable, write_table
 from tvops.engine.stack_tuning import Effect, settled
 from tvops.engine.supervisor import Supervisor
@@ -27,8 +26,6 @@ LONG_SECONDS = 0.05
 HOST_KINDS = ("sysctl", "file", "nic")
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 async def watch_knobs(supervisor: Supervisor, profile: StackProfile) -> None:
@@ -45,7 +42,7 @@ async def watch_knobs(supervisor: Supervisor, profile: StackProfile) -> None:
     try:
         while True:
             try:
-                knobs, seconds = await aside(look, supervisor.effects())
+                knobs, seconds = await aside("knobs", look, supervisor.effects())
                 every = supervisor.settings.knobs_seconds * max(1.0, seconds / LONG_SECONDS)
                 trouble = _write(supervisor, every, knobs)
             except Exception as error:  # noqa: BLE001 - a look must never end the stack
@@ -90,25 +87,3 @@ def _tell(profile: str, knobs: Sequence[Knob]) -> None:
         logger.info(
             "host: %d settings differ from profile %s: sudo tvops tune --profile %s", pending, profile, profile
         )
-
-
-def aside(call: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
-    """Call in a thread that nobody waits for at the end, as the loop does for those of its executor."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(results: list[T], error: Exception | None) -> None:
-        if not future.done():
-            future.set_exception(error) if error else future.set_result(results[0])
-
-    def run() -> None:
-        results, failure = [], None
-        try:
-            results.append(call(*arguments))
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, results, failure)
-
-    threading.Thread(target=run, name="knobs", daemon=True).start()
-    return future

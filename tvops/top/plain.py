@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from tvops.engine.telemetry.histogram import percentiles, shown_percentiles
+from tvops.http_endpoint import Endpoint
 from tvops.telemetry_client import TelemetryClient
 from tvops.terminal import clean
 from tvops.top.addresses import Stack
@@ -56,11 +57,16 @@ def reached(model: Model) -> bool:
 
 def fetch_book(desk: Desk, api_key: str) -> None:
     """Ask the gateway of the stack that is shown for a book, once, and put what comes of it on the desk."""
-    gateway = desk.scene(time.monotonic_ns()).process("gateway")
-    if gateway is None:
+
+    async def run(gateway: Endpoint) -> None:
+        desk.book = await read_book(gateway, desk.symbol, desk.book)
+        gateway.disconnect()
+
+    process = desk.scene(time.monotonic_ns()).process("gateway")
+    if process is None:
         desk.book = NO_GATEWAY
     else:
-        desk.book = asyncio.run(read_book(gateway.source.url, desk.symbol, api_key, desk.book))
+        asyncio.run(run(Endpoint(process.source.url, api_key)))
 
 
 def frame_text(desk: Desk, width: int, height: int, now: int) -> str:

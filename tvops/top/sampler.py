@@ -11,12 +11,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from urllib.parse import quote, urlsplit
+from typing import TypeVar
+from urllib.parse import quote
 
-import httptools
 import msgspec
 
+from tvops.http_endpoint import Endpoint, EndpointError
 from tvops.telemetry_client import Reading, TelemetryClient
+from tvops.terminal import clean
 from tvops.top.scene import BookReading, Depth
 
 PATIENCE = 2.0
@@ -24,6 +26,8 @@ WAITS = (1.0, 2.0, 5.0)
 BOOK_SECONDS = 0.5
 MAX_BOOK_BYTES = 1 << 20
 KEPT = 4096
+
+T = TypeVar("T")
 
 
 class Sampler:
@@ -36,7 +40,7 @@ class Sampler:
         self.wanted: tuple[str, str] | None = None  # gateway and symbol of the book that is shown
         self.paused = False
         self._clients = [TelemetryClient([url], api_key, PATIENCE) for url in urls]
-        self._api_key = api_key
+        self._gateways = {url: Endpoint(url, api_key) for url in urls}  # for books; each connects when it is asked
         self._seconds = 1 / hertz
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end: asyncio.Event | None = None
@@ -65,6 +69,8 @@ class Sampler:
         await asyncio.gather(*tasks, return_exceptions=True)
         for client in self._clients:
             await client.close()
+        for gateway in self._gateways.values():
+            gateway.disconnect()
 
     async def _poll(self, client: TelemetryClient) -> None:
         failures, due = 0, time.monotonic()
@@ -81,40 +87,36 @@ class Sampler:
         while True:
             wanted = self.wanted
             if wanted is not None and not self.paused:
-                self.book = await read_book(*wanted, self._api_key, self.book)
+                gateway, symbol = wanted
+                self.book = await read_book(self._gateways[gateway], symbol, self.book)
             await asyncio.sleep(BOOK_SECONDS)
 
 
-async def read_book(gateway: str, symbol: str, api_key: str, before: BookReading) -> BookReading:
+async def read_book(gateway: Endpoint, symbol: str, before: BookReading) -> BookReading:
     """Ask a gateway for a book; whatever goes wrong is told in what comes of it.
 
     Args:
-        gateway: URL.
+        gateway: whom to ask; each of two questions at most may take `PATIENCE`.
         symbol: whose book; empty: that of the first instrument.
-        api_key: sent along, if any.
         before: what was known: its list of instruments is not asked for again.
     """
     try:
-        async with asyncio.timeout(PATIENCE):
-            symbols = before.symbols or await _symbols(gateway, api_key)
-            symbol = symbol or (symbols[0] if symbols else "")
-            if not symbol:
-                return msgspec.structs.replace(before, error="the gateway has no instruments")
-            answer = await get(gateway, f"/v1/book/{quote(symbol, safe='')}?depth=50", api_key)
-            depth = msgspec.json.decode(answer, type=Depth, strict=False)
-            return BookReading(symbols, depth, "", time.monotonic_ns())
-    except TimeoutError:
-        error = f"the gateway does not answer within {PATIENCE:g} s"
-    except (OSError, EOFError):
-        error = "the gateway cannot be reached"
+        symbols = before.symbols or (await _ask(gateway, "/v1/symbols", _Listing)).names()
+        symbol = symbol or (symbols[0] if symbols else "")
+        if not symbol:
+            return msgspec.structs.replace(before, error="the gateway has no instruments")
+        depth = await _ask(gateway, f"/v1/book/{quote(symbol, safe='')}?depth=50", Depth)
+        return BookReading(symbols, depth, "", time.monotonic_ns())
+    except EndpointError as failure:
+        return msgspec.structs.replace(before, error=f"the gateway gives no book: {failure}")
+
+
+async def _ask(gateway: Endpoint, path: str, kind: type[T]) -> T:
+    content = await gateway.fetch(path, "application/json", MAX_BOOK_BYTES, PATIENCE)
+    try:
+        return msgspec.json.decode(content.body, type=kind, strict=False)
     except (ValueError, RecursionError) as failure:
-        error = f"the gateway gives no book: {str(failure)[:100]}"
-    return msgspec.structs.replace(before, error=error)
-
-
-async def _symbols(gateway: str, api_key: str) -> tuple[str, ...]:
-    listing = msgspec.json.decode(await get(gateway, "/v1/symbols", api_key), type=_Listing)
-    return tuple(entry.symbol for entry in listing.symbols)
+        raise EndpointError(clean(str(failure))[:100]) from None
 
 
 class _Named(msgspec.Struct):
@@ -124,48 +126,5 @@ class _Named(msgspec.Struct):
 class _Listing(msgspec.Struct):
     symbols: list[_Named]
 
-
-class _Answer:
-    """Gathers the body that httptools finds."""
-
-    def __init__(self) -> None:
-        self.body = bytearray()
-        self.complete = False
-
-    def on_body(self, body: bytes) -> None:
-        self.body += body
-
-    def on_message_complete(self) -> None:
-        self.complete = True
-
-
-async def get(url: str, path: str, api_key: str) -> bytes:
-    """Give the body that a gateway answers with; raise ValueError where it is none of ours, OSError, EOFError."""
-    parts = urlsplit(url)
-    tls = parts.scheme == "https"
-    reader, writer = await asyncio.open_connection(
-        parts.hostname, parts.port or (443 if tls else 80), ssl=tls or None
-    )
-    try:
-        key = f"X-API-Key: {api_key}\r\n" if api_key else ""
-        head = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n{key}\r\n"
-        writer.write(head.encode())
-        answer = _Answer()
-        parser = httptools.HttpResponseParser(answer)
-        while not answer.complete:
-            piece = await reader.read(1 << 16)
-            if not piece:
-                raise EOFError
-            try:
-                parser.feed_data(piece)
-            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-                raise ValueError("does not speak HTTP") from None
-            if len(answer.body) > MAX_BOOK_BYTES:
-                raise ValueError("the answer has no end")
-        if parser.get_status_code() in (401, 403):
-            raise ValueError("it needs an API key; set a valid one in $TVOPS_API_KEY")
-        if parser.get_status_code() != 200:
-            raise ValueError(f"status {parser.get_status_code()}")
-        return bytes(answer.body)
-    finally:
-        writer.transport.abort()
+    def names(self) -> tuple[str, ...]:
+        return tuple(entry.symbol for entry in self.symbols)
