@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -21,8 +23,10 @@ import pytest
 
 from tests.stack import Stack
 from tvops.engine.inside_profile import REQUEST, read_request, result_path
-from tvops.engine.tuning_report import read_report
-from tvops.profiling.subject import Subject
+from tvops.engine.tuning_report import Report, started, write_report
+from tvops.errors import TvopsError
+from tvops.profiling import outside, subject
+from tvops.profiling.subject import EndedError, NotYetError, Subject, find_subject
 
 BUSY = """
 import ctypes, sys
@@ -62,11 +66,15 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with Stack(tmp_path_factory.mktemp("profile") / "data") as running:
-        running.start()
-        deadline = time.monotonic() + 30
-        while (report := read_report(running.data_dir)) is None or not report.processes.get("market"):
-            assert time.monotonic() < deadline  # the supervisor writes down what it started a moment later
-            time.sleep(0.05)
+        running.spawn()
+        lock = running.data_dir / "serve.lock"
+        while not lock.exists() or not lock.read_text():  # from then on it is a stack that is starting
+            assert running.process is not None
+            assert running.process.poll() is None, running.tail()
+            time.sleep(0.005)
+        done = profile("market", "--inside", "--seconds", "0.5", "--data-dir", str(running.data_dir))
+        assert done.returncode == 0, done.stderr
+        running.wait_ready()
         yield running
 
 
@@ -194,6 +202,107 @@ def test_a_process_that_does_not_wait_for_requests_is_not_signalled(
     child: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     assert not Subject("engine", child.pid, 0, tmp_path).answers
+
+
+@pytest.fixture
+def waits_for_requests() -> Iterator[int]:
+    """Give a process, this one, that waits for requests as a worker does."""
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: None)
+    yield os.getpid()
+    signal.signal(signal.SIGUSR2, before)
+
+
+def written(folder: Path, age: float = 0.0, **processes: list[int]) -> None:
+    """Write down what a stack runs, whose supervisor is this process."""
+    own = os.getpid()
+    report = Report(
+        profile="dev", pid=own, started=started(own), time=time.time() - age,
+        processes={"supervisor": [own], **processes}, effects=[],
+    )  # fmt: skip
+    write_report(folder, report)
+
+
+def test_a_stack_that_is_starting_is_waited_for(tmp_path: Path, waits_for_requests: int) -> None:
+    folder, found = tmp_path, Subject("engine", waits_for_requests, started(waits_for_requests), tmp_path)
+    steps = [
+        lambda: written(folder),
+        lambda: written(folder, market=[waits_for_requests]),
+        lambda: written(folder, market=[waits_for_requests], engine=[waits_for_requests]),
+    ]
+    timers = [threading.Timer(0.15 * n, step) for n, step in enumerate(steps, 1)]
+    with (folder / "serve.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for timer in timers:
+            timer.start()
+        assert find_subject("engine", None, folder) == found
+        for timer in timers:
+            timer.join()
+
+
+def test_what_a_stack_does_not_run_is_not_waited_for(tmp_path: Path, waits_for_requests: int) -> None:
+    written(tmp_path, age=5, market=[waits_for_requests])
+    assert find_subject(None, None, tmp_path).name == "market"
+    with pytest.raises(TvopsError, match="there run market, supervisor"):
+        find_subject("engine", None, tmp_path)
+
+
+def test_a_stack_that_does_not_come_up_is_told_plainly(
+    tmp_path: Path, child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject, "WAIT_SECONDS", 0.2)
+    with (tmp_path / "serve.lock").open("w") as lock:
+        with pytest.raises(TvopsError, match="no stack runs on"):
+            find_subject(None, None, tmp_path)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(NotYetError, match=f"the stack on {tmp_path} is still starting; try again"):
+            find_subject(None, None, tmp_path)
+    written(tmp_path, engine=[child.pid])
+    with pytest.raises(NotYetError, match=f"engine, process {child.pid}, is still starting; try again"):
+        find_subject(None, None, tmp_path)
+
+
+@pytest.mark.parametrize("mode, program", [("cpu", "py-spy"), ("perf", "perf")])
+def test_a_process_that_ends_meanwhile_is_told_plainly(
+    mode: str, program: str, child: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    if shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None:
+        pytest.skip(f"{program} is not here")
+    line = [sys.executable, "-m", "tvops", "profile", "--pid", str(child.pid), "--mode", mode]
+    line += ["--output", str(tmp_path), "--seconds", "20"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    process.stderr.readline()
+    time.sleep(0.5)
+    child.kill()  # it stays a zombie, as nobody waits for it
+    out, err = process.communicate()
+    files = [Path(line) for line in out.splitlines()]
+    what = "saved is what there was until then" if files else "nothing was saved"
+    assert (process.returncode, err) == (1, f"tvops: process {child.pid} ended while it was profiled; {what}\n")
+    assert set(files) == set(tmp_path.iterdir())
+    assert not files or json.loads(files[-1].read_text())["ended"]
+
+
+def test_what_an_early_end_left_may_be_too_little_to_be_read(tmp_path: Path) -> None:
+    def render() -> list[Path]:
+        raise TvopsError("memray: not enough")
+
+    raw = tmp_path / "left.memray"
+    raw.touch()
+    of = Subject("process", 1, 0)
+    with pytest.raises(TvopsError, match="not enough"):
+        outside._render(of, False, raw, render)
+    with pytest.raises(EndedError, match="process 1 ended while it was profiled; nothing was saved"):
+        outside._render(of, True, raw, render)
+    assert not raw.exists()
+
+
+def test_a_process_that_nobody_has_waited_for_is_no_process(child: subprocess.Popen[bytes]) -> None:
+    living = Subject("process", child.pid, started(child.pid))
+    assert living.alive
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert started(child.pid) == living.started
+    assert not living.alive
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:

@@ -59,4 +59,7 @@ def profile(
         typer.echo(msgspec.json.encode(result).decode())
     else:
         typer.echo("\n".join(str(path.with_name(name)) for name in (*result.files, path.name)))
-    return 0
+    if result.ended:
+        early = f"process {result.pid} ended while it was profiled; saved is what there was until then"
+        typer.echo(f"tvops: {early}", err=True)
+    return int(result.ended)

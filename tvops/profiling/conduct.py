@@ -14,6 +14,7 @@ from tvops.errors import TvopsError, UsageError
 from tvops.profiling.inside import InsideMode, profile_inside
 from tvops.profiling.outside import (
     MissingToolError,
+    Recording,
     RefusedByKernelError,
     attach_memray,
     check_memray,
@@ -40,6 +41,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     time: str  # of its begin, UTC
     version: str
     files: tuple[str, ...]
+    ended: bool = False  # the process, before its time: the files say what there was until then
     note: str = ""  # why it is not the profiler that one would expect
     fingerprint: Fingerprint
 
@@ -59,6 +61,7 @@ def take_profile(subject: Subject, mode: Mode, seconds: float, folder: Path, ins
 
     Raises:
         UsageError: a process cannot profile itself so.
+        EndedError: the process ended before anything could be saved.
         TvopsError: it failed; one line says why and what helps.
     """
     if inside and mode not in _INSIDE:
@@ -69,18 +72,19 @@ def take_profile(subject: Subject, mode: Mode, seconds: float, folder: Path, ins
     try:
         tool, record = _RECORDERS[mode]
         try:
-            files = [] if inside else record(subject, seconds, stem)
+            recording = Recording([]) if inside else record(subject, seconds, stem)
         except (MissingToolError, RefusedByKernelError) as error:
             if mode not in _INSIDE or not subject.answers:
                 raise
             note = str(error)
         if inside or note:
             tool, wanted = _INSIDE[mode]
-            files = profile_inside(subject, wanted, seconds, stem)
+            recording = Recording(profile_inside(subject, wanted, seconds, stem))
         profile = Profile(
             service=subject.name, pid=subject.pid, mode=mode, tool=tool, seconds=seconds, note=note,
             time=begun.isoformat(timespec="seconds"), version=tvops.__version__,
-            files=tuple(file.name for file in files), fingerprint=fingerprint(Host()),
+            files=tuple(file.name for file in recording.files), ended=recording.ended,
+            fingerprint=fingerprint(Host()),
         )  # fmt: skip
         path = stem.with_suffix(".json")
         path.write_bytes(msgspec.json.format(msgspec.json.encode(profile), indent=2) + b"\n")
@@ -91,12 +95,12 @@ def take_profile(subject: Subject, mode: Mode, seconds: float, folder: Path, ins
     return profile, path
 
 
-def _record_memray(subject: Subject, seconds: float, stem: Path) -> list[Path]:
+def _record_memray(subject: Subject, seconds: float, stem: Path) -> Recording:
     """Have a worker run memray by itself; a debugger, which may break what it stops, only gets it into others."""
     if not subject.answers:
         return attach_memray(subject, seconds, stem)
     check_memray()
-    return profile_inside(subject, "memray", seconds, stem)
+    return Recording(profile_inside(subject, "memray", seconds, stem))
 
 
 def _prepare(folder: Path) -> Path:

@@ -24,7 +24,7 @@ from tvops.engine.inside_profile import (
 )
 from tvops.errors import TvopsError
 from tvops.profiling.outside import render_memray
-from tvops.profiling.subject import Subject
+from tvops.profiling.subject import EndedError, Subject
 
 InsideMode = Literal["cpu", "memray", "tracemalloc"]
 
@@ -36,7 +36,8 @@ def profile_inside(subject: Subject, mode: InsideMode, seconds: float, stem: Pat
     """Have ``subject`` profile itself; give the files that it became.
 
     Raises:
-        TvopsError: it cannot be asked, or ended meanwhile.
+        EndedError: it ended meanwhile.
+        TvopsError: it cannot be asked.
     """
     if subject.folder is None or not subject.answers:
         raise TvopsError(f"process {subject.pid} does not profile itself: only engine and market of a stack do")
@@ -59,7 +60,7 @@ def profile_inside(subject: Subject, mode: InsideMode, seconds: float, stem: Pat
             answer.unlink(missing_ok=True)
             capture.unlink(missing_ok=True)
     if result.capture:
-        return render_memray(subject, stem)
+        return render_memray(stem)
     return _keep_functions(result, stem) if mode == "cpu" else _keep_allocations(result, stem)
 
 
@@ -80,7 +81,7 @@ def _wait(subject: Subject, answer: Path, seconds: float) -> Result:
             return msgspec.json.decode(read_private(answer, MAX_RESULT_BYTES), type=Result)
         except FileNotFoundError:
             if not subject.alive:
-                raise TvopsError(f"process {subject.pid} ended while it was profiled") from None
+                raise EndedError(subject.pid) from None
             time.sleep(0.05)
         except (OSError, ValueError) as error:
             raise TvopsError(f"{answer}: cannot be read: {error}") from None
