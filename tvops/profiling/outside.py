@@ -1,8 +1,9 @@
 """Profilers that look at a process from outside: py-spy, memray and perf, programs of their own.
 
-py-spy writes one format in a run, so two of it look at one process at the same time, 100 times a second each. They
-do not stop it. Together they took 6 % of a core beside an engine, and those of engine and market at once 13 %, while
-engine and market themselves took a tenth more at most: no reason for fewer looks, which make a poorer picture.
+py-spy writes one format in a run, so two of it look at one process at the same time, 100 times a second each.
+They do not stop it. Together they took 6 % of a core beside an engine, those of engine and market at once 13 %,
+while engine and market themselves took a tenth more at most: no reason for fewer looks, which make a poorer
+picture.
 """
 
 from __future__ import annotations
