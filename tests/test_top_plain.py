@@ -13,7 +13,7 @@ from tvops import cli
 from tvops.slo import Port, lines, rows_of
 from tvops.telemetry_client import Reading
 from tvops.top.model import Model
-from tvops.top.plain import csv_rows
+from tvops.top.plain import csv_rows, to_json
 from tvops.top.recording import Writer
 
 
@@ -26,6 +26,8 @@ def test_what_a_stack_says_does_not_steer_a_terminal() -> None:
     model.take(Reading(GATEWAY, document, "", 0, True))
     (line,) = csv_rows(model.moment(0))
     assert "?]0;title??31m??" in line
+    assert to_json(model.moment(0)).isascii()
+    assert b"\\u009b31m" in to_json(model.moment(0))
     ports = [Port(GATEWAY, "engine")]
     head, shown = lines(rows_of(ports, [Reading(GATEWAY, document, "", 0, True)], (), own=False))
     assert shown.endswith("(?]0;title??31m??)")

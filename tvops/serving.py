@@ -11,9 +11,8 @@ import sys
 import time
 from typing import Any
 
-import msgspec
-
 from tvops.engine.supervisor import Supervisor
+from tvops.json_text import json_line
 from tvops.knob_looks import watch_knobs
 from tvops.settings import Settings
 from tvops.tuning.stack import StackProfile
@@ -143,7 +142,7 @@ async def _show(supervisor: Supervisor, as_json: bool) -> None:
         if values["ready"] and not told_ready and not as_json:
             _say(f"ready after {time.monotonic() - supervisor.started:.1f} s")
         told_ready = told_ready or values["ready"]
-        _say(msgspec.json.encode(values).decode() if as_json else status_line(values))
+        _say(json_line(values).decode() if as_json else status_line(values))
         await asyncio.sleep(PLAIN_INTERVAL if told_ready else STARTING_INTERVAL)
 
 

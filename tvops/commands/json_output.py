@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import msgspec
 import typer
+
+from tvops.json_text import json_indented
 
 
 def print_json(document: object) -> None:
     """Print a document, indented."""
-    typer.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
+    typer.echo(json_indented(document))

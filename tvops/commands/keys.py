@@ -44,16 +44,15 @@ def list_all(
     config: Path | None = _CONFIG,
 ) -> None:
     """List the keys that are valid."""
-    import msgspec
-
     from tvops.engine.gateway.auth import list_keys
+    from tvops.json_text import json_line
 
     keys = _with_ledger(data_dir, config, list_keys)
     rows: list[dict[str, Any]] = [
         {"id": k.id, "account": k.name, "number": k.account, "admin": k.admin, "created": k.created} for k in keys
     ]
     if as_json:
-        typer.echo(msgspec.json.encode(rows))
+        typer.echo(json_line(rows))
         return
     for row in rows:
         kind = "admin" if row["admin"] else "-"

@@ -43,8 +43,7 @@ def profile(
     Uses py-spy, memray and perf where they are installed; else the service profiles itself with cProfile or
     tracemalloc. Prints the files that it wrote.
     """
-    import msgspec
-
+    from tvops.json_text import json_line
     from tvops.profiling.conduct import take_profile
     from tvops.profiling.subject import find_subject
     from tvops.settings import load_settings
@@ -56,7 +55,7 @@ def profile(
     if result.note:
         typer.echo(f"{result.tool} instead: {result.note}", err=True)
     if as_json:
-        typer.echo(msgspec.json.encode(result).decode())
+        typer.echo(json_line(result))
     else:
         typer.echo("\n".join(str(path.with_name(name)) for name in (*result.files, path.name)))
     if result.ended:

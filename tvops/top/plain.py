@@ -13,6 +13,7 @@ import msgspec
 
 from tvops.engine.telemetry.histogram import percentiles, shown_percentiles
 from tvops.http_endpoint import Endpoint
+from tvops.json_text import json_line
 from tvops.telemetry_client import TelemetryClient
 from tvops.terminal import clean
 from tvops.top.addresses import Stack
@@ -74,10 +75,10 @@ def frame_text(desk: Desk, width: int, height: int, now: int) -> str:
     return "\n".join(plain(line) for line in desk.lines(width, height, now)) + "\n"
 
 
-def to_json(moment: Moment) -> str:
+def to_json(moment: Moment) -> bytes:
     """Give everything of a moment in one line of JSON."""
     stacks = [{"name": stack.name, "endpoints": [_endpoint(s) for s in seen]} for stack, seen in moment.stacks]
-    return msgspec.json.encode({"schema": 1, "time": moment.time, "stacks": stacks}).decode()
+    return json_line({"schema": 1, "time": moment.time, "stacks": stacks})
 
 
 def csv_head() -> str:

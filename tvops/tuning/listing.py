@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from tvops.json_text import json_indented
 from tvops.terminal import printable
 from tvops.tuning.model import ExitCode, Item
 from tvops.tuning.setup import by_state
@@ -158,9 +159,4 @@ def as_json(profile: str, items: Sequence[Item], code: ExitCode, **more: object)
         **more,
         "items": rows,
     }
-    return encoded(document)
-
-
-def encoded(document: object) -> bytes:
-    """Give a document as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(document), indent=2)
+    return json_indented(document)

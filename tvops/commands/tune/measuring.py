@@ -47,9 +47,9 @@ def measure(
     """
     from tvops.commands.tune.printing import this_command
     from tvops.commands.tune.recovering import settle_interrupted
+    from tvops.json_text import json_indented
     from tvops.tuning.evidence.report import render_markdown
     from tvops.tuning.journal import StateDirectory, state_directory
-    from tvops.tuning.listing import encoded
     from tvops.tuning.plan import Limits
     from tvops.tuning.profiles import chosen_profile
     from tvops.tuning.setup import Reach, opened
@@ -64,7 +64,7 @@ def measure(
             wanted = measurement(setup, seconds, gateway, seed, together)
             evidence, files = measure_items(state, setup, resolved, items, wanted, report)
     if as_json:
-        typer.echo(encoded(evidence))
+        typer.echo(json_indented(evidence))
     else:
         say(render_markdown(evidence))
     say(f"report: {files['markdown']} and {files['json']}", err=True)
@@ -99,9 +99,9 @@ def measure_items(
     """
     from tvops.commands.tune.printing import this_command
     from tvops.errors import UsageError
+    from tvops.json_text import json_indented
     from tvops.tuning.evidence.measuring import measure as run_experiment
     from tvops.tuning.evidence.report import render_markdown
-    from tvops.tuning.listing import encoded
 
     folder = report or state.path / "evidence"
     try:
@@ -117,7 +117,7 @@ def measure_items(
     try:
         paths = {"markdown": folder / f"{name}.md", "json": folder / f"{name}.json"}
         paths["markdown"].write_text(render_markdown(evidence))
-        paths["json"].write_bytes(encoded(evidence))
+        paths["json"].write_bytes(json_indented(evidence))
     except OSError as error:
         raise UsageError(f"--report {folder}: {error.strerror}") from None
     return evidence, {kind: str(path) for kind, path in paths.items()}

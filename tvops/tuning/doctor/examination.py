@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from tvops.json_text import json_indented
 from tvops.settings import load_settings
 from tvops.terminal import printable
 from tvops.tuning.doctor.finding import SEVERITIES, WRONG, Finding, worst_first
@@ -13,7 +14,7 @@ from tvops.tuning.doctor.servers import server_findings
 from tvops.tuning.doctor.symptoms import symptoms
 from tvops.tuning.history import drift
 from tvops.tuning.journal import StateDirectory, state_directory
-from tvops.tuning.listing import change, encoded, gather
+from tvops.tuning.listing import change, gather
 from tvops.tuning.model import Item
 from tvops.tuning.plan import Limits
 from tvops.tuning.setup import Reach, Setup, opened
@@ -130,4 +131,4 @@ def to_json(profile: str, findings: Sequence[Finding]) -> bytes:
     """Write findings as JSON."""
     wrong = any(finding.severity in WRONG for finding in findings)
     document = {"schema": 1, "profile": profile, "exit_code": 3 if wrong else 0, "findings": findings}
-    return encoded(document)
+    return json_indented(document)
