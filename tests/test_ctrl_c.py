@@ -15,8 +15,13 @@ import pytest
 
 from tests.stack import free_port
 
-START = "from tvops.__main__ import main; print(flush=True); main()"
-"""What the installed script does; before it begins, Ctrl-C is Python's own business."""
+START = """
+from tvops import __main__
+spare_imports = __main__.spare_imports
+__main__.spare_imports = lambda: (spare_imports(), print(flush=True))
+__main__.main()
+"""
+"""What the installed script does; it says when it has begun, before which Ctrl-C is Python's own business."""
 
 ENDS = (130, -signal.SIGINT, 0)
 """The last two are of a command that has done its work."""
