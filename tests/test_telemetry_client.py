@@ -107,6 +107,7 @@ def too_many() -> Iterator[bytes]:
     """What has more in it than any stack."""
     yield damaged(stages={f"s{number}": GOOD.stages["loop_lag"] for number in range(257)})
     yield damaged(metrics=(METRIC,) * 257)
+    yield damaged(metrics=(msgspec.structs.replace(METRIC, unit="x" * 11),))
     yield damaged(health={f"s{number}": ("ok", "") for number in range(65)})
     yield damaged(stats={f"s{number}": {} for number in range(65)})
     yield damaged(stats={"s": {f"f{number}": 1 for number in range(1025)}})

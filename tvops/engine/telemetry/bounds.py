@@ -15,6 +15,8 @@ MOST_METRICS: Final = 256
 MOST_SERVICES: Final = 64
 MOST_FIGURES: Final = 1024
 """Figures of one service."""
+LONGEST_UNIT: Final = 10
+"""In letters: each row of a table is as wide as the longest of its column."""
 MOST_ROWS: Final = 4096
 """Cores, processes, sessions, knobs, events, …"""
 

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from tvops.engine.knob_table import Knob as Knob
 from tvops.engine.telemetry.bounds import (
+    LONGEST_UNIT,
     MOST_FIGURES,
     MOST_METRICS,
     MOST_SERVICES,
@@ -41,7 +42,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str  # tv_order_execution_latency, …
     text: str
-    unit: str  # ms, MB, %, 1/s, sessions, s
+    unit: Annotated[str, Meta(max_length=LONGEST_UNIT)]  # ms, MB, %, 1/s, sessions, s
     value: Number | None  # of the window; None: no data
     target: Number
     limit: Number  # above it is a breach

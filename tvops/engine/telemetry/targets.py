@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from tvops.engine.telemetry.bounds import LONGEST_UNIT
 from tvops.engine.telemetry.document import MetricState
 from tvops.engine.telemetry.stages import STAGES
 from tvops.errors import UsageError
@@ -35,7 +36,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     name: str
     text: _Text
-    unit: Annotated[str, msgspec.Meta(min_length=1, max_length=10)]
+    unit: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_UNIT)]
     target: float
     limit: float
     for_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)]  # how long before the state changes
