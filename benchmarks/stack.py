@@ -140,7 +140,7 @@ def main() -> int:
             watch.start()
             result = conduct(Order(scenario=scenario, gateway=stack.gateway, market=stack.market))
             watch.end()
-    print(render(result), end="")
+    print(render(result))
     print("\n".join(watch.lines()))
     return 0 if watch.ok else 3
 

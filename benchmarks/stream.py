@@ -112,7 +112,7 @@ class Clients:
 
 def attached(arguments: argparse.Namespace) -> None:
     scenario = Scenario(name="stream", seconds=arguments.seconds, warm_up=0.0, loads=(load_of(arguments),))
-    print(render(conduct(Order(scenario=scenario, market=arguments.attach))), end="")
+    print(render(conduct(Order(scenario=scenario, market=arguments.attach))))
 
 
 def report(operation: Operation, expected: int, sessions: int) -> None:

@@ -251,5 +251,8 @@ def _block_means(values: Values, rng: np.random.Generator) -> Values:
     length = max(1, round(count ** (1 / 3)))
     blocks = -(-count // length)
     firsts = rng.integers(0, count - length + 1, (RESAMPLES, blocks))
-    where = (firsts[:, :, None] + np.arange(length)).reshape(RESAMPLES, -1)[:, :count]
-    return np.asarray(values[where].mean(axis=1))
+    # A block's sum is the difference of two running sums: no block is ever written out.
+    running = np.concatenate(([0.0], np.cumsum(values)))
+    sums = (running[length:] - running[:-length])[firsts[:, :-1]].sum(axis=1)
+    last, rest = firsts[:, -1], count - (blocks - 1) * length  # as many values as the series has
+    return np.asarray((sums + running[last + rest] - running[last]) / count)

@@ -21,6 +21,7 @@ HEIGHT: Final = 300
 COLOURS: Final = 6
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 12, 40
 _LEAST_MS: Final = 1e-3  # below a microsecond nothing matters here
+_LEAST_SPAN: Final = 1e-9  # of an axis; values closer to each other are the same
 _PERCENT_TICKS: Final = (0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999, 99.9999)
 
 Point = tuple[float, float]
@@ -146,7 +147,7 @@ def linear_axis(values: Sequence[float], title: str, zero: bool = False) -> Axis
     """Give an axis with some five round ticks around the values."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     low = min(low, 0.0) if zero else low
-    if high <= low:
+    if high - low < _LEAST_SPAN:
         high = low + 1
     rough = (high - low) / 5
     size = 10.0 ** math.floor(math.log10(rough))

@@ -11,6 +11,7 @@ from tvops.bench.conditions import Condition, Outcome, check
 from tvops.bench.figures import COMPARED, UNITS, Unit, figure_of
 from tvops.bench.result import Operation, Result, Series
 from tvops.statistics import Values, block_bootstrap
+from tvops.terminal import clean
 from tvops.tuning.fingerprint import Fingerprint
 
 SCHEMA = 1
@@ -99,8 +100,9 @@ def compare(
 
 def _side(result: Result, source: str) -> Side:
     return Side(
-        source=source, name=result.name, version=result.version, started=result.started, seconds=result.seconds,
-        host=result.fingerprint.digest if result.fingerprint else "", verdict=result.verdict,
+        source=clean(source), name=result.name, version=result.version, started=result.started,
+        seconds=result.seconds, verdict=result.verdict,
+        host=clean(result.fingerprint.digest) if result.fingerprint else "",
     )  # fmt: skip
 
 
@@ -173,4 +175,4 @@ def _host_warnings(before: Fingerprint | None, after: Fingerprint | None) -> lis
     if before.host != after.host or before.cpu != after.cpu or before.cpus != after.cpus:
         return [f"the runs are of different hosts ({', '.join(differing)} differ): do not compare their figures"]
     told = [f"{name}: {old[name]} → {new[name]}" if isinstance(old[name], str) else name for name in differing]
-    return [f"the host changed between the runs ({'; '.join(told)})"]
+    return [clean(f"the host changed between the runs ({'; '.join(told)})")]

@@ -11,6 +11,7 @@ is checked for each. Latencies take a unit (ns, us, ms, s), everything else take
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Sequence
@@ -67,7 +68,7 @@ def parse_condition(text: str) -> Condition:
     tail = text[found.end() :]
     begin = found.end() + len(tail) - len(tail.lstrip())
     number = _NUMBER.fullmatch(tail.strip())
-    if number is None:
+    if number is None or not math.isfinite(float(number[2])):
         raise _wrong(text, begin, "takes a number there, such as +5%, +0.2ms or 0")
     sign, digits, suffix = number.groups()
     place = begin + number.start(3)

@@ -16,7 +16,7 @@ _COLUMNS = (
 
 def render(result: Result) -> str:
     """Give the report of a run."""
-    return "\n".join(_lines(result)) + "\n"
+    return "\n".join(_lines(result))
 
 
 def _lines(result: Result) -> Iterator[str]:

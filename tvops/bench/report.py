@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from tvops.bench import page
-from tvops.bench.charts import WIDE, Curve, Mark, load_chart, percentile_chart, percentile_points, time_chart
+from tvops.bench.charts import (
+    WIDE,
+    Curve,
+    Mark,
+    Point,
+    load_chart,
+    percentile_chart,
+    percentile_points,
+    time_chart,
+)
 from tvops.bench.compare import Compared, Line
 from tvops.bench.figures import figure_of, lower_is_better, text_of
 from tvops.bench.result import Operation, Result
@@ -176,14 +185,12 @@ def _knee(result: Result) -> list[str]:
 
 
 def _memory(result: Result) -> list[str]:
-    names = dict.fromkeys(sample.process for sample in result.memory)
+    points: dict[str, list[Point]] = {}
+    for sample in result.memory:
+        points.setdefault(sample.process, []).append((sample.second, sample.bytes / 2**20))
     curves = [
-        Curve(
-            name=name, colour=number,
-            points=tuple((s.second, s.bytes / 2**20) for s in result.memory if s.process == name),
-        )
-        for number, name in enumerate(names, 1)
-    ]  # fmt: skip
+        Curve(name=name, colour=number, points=tuple(own)) for number, (name, own) in enumerate(points.items(), 1)
+    ]
     if not curves:
         return []
     drawing = time_chart(curves, "MiB", latency=False, width=WIDE)

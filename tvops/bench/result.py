@@ -12,16 +12,20 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 import tvops
+from tvops.engine.telemetry.bounds import MOST_ROWS, Count, Number, Rows, Whole
 from tvops.engine.telemetry.histogram import Histogram
 from tvops.errors import UsageError
 from tvops.settings import Settings
+from tvops.terminal import clean
 from tvops.tuning.fingerprint import Fingerprint
 from tvops.whole_files import check_place, write_whole
+from tvops.yaml_lines import MAX_DEPTH
 
 SCHEMA: Final = 1
 MAX_FILE_BYTES: Final = 1 << 26
@@ -31,34 +35,44 @@ Verdict = Literal["passed", "missed", "void", "partial", "no targets"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
+MOST_SECONDS: Final = 86_400
+MOST_OPERATIONS: Final = 64
+MOST_SCENARIO_BYTES: Final = 1 << 21
+
+Line = Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z")]
+"""Text without control characters: it stands in lines of a terminal."""
+Amount = Annotated[float, Meta(ge=0, le=2.0**63)]
+Column = Annotated[tuple[Count, ...], Meta(max_length=MOST_SECONDS + 1)]
+
+
 class Series(msgspec.Struct, frozen=True, kw_only=True):
     """An operation second by second: columns of one length, by the second that a request was meant for."""
 
-    sent: tuple[int, ...]
-    answered: tuple[int, ...]
-    errors: tuple[int, ...]  # timeouts included
-    p50: tuple[int, ...]  # response, ns; 0: nothing in that second
-    p99: tuple[int, ...]
-    maximum: tuple[int, ...]
+    sent: Column
+    answered: Column
+    errors: Column  # timeouts included
+    p50: Column  # response, ns; 0: nothing in that second
+    p99: Column
+    maximum: Column
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of request (or of message received) over the measured time."""
 
-    door: str  # rest_orders, websocket_orders, sessions, redis
-    name: str  # new, amend, cancel, ioc; ticks, slow_ticks; ping, xadd, get
-    sent: int  # requests sent, or messages received
-    answered: int  # with success, in time
-    errors: int  # timeouts included
-    timeouts: int
-    outcomes: dict[str, int]  # "201", "429", "timeout", "lost connection", … -> count
-    rate: float  # answered per second of the measured time
-    planned_rate: float = 0.0  # as the schedule has it; 0: there is none
+    door: Line  # rest_orders, websocket_orders, sessions, redis
+    name: Line  # new, amend, cancel, ioc; ticks, slow_ticks; ping, xadd, get
+    sent: Count  # requests sent, or messages received
+    answered: Count  # with success, in time
+    errors: Count  # timeouts included
+    timeouts: Count
+    outcomes: Annotated[dict[Line, Count], Rows]  # "201", "429", "timeout", "lost connection", … -> count
+    rate: Amount  # answered per second of the measured time
+    planned_rate: Amount = 0.0  # as the schedule has it; 0: there is none
     response: Histogram
     service: Histogram
     lateness: Histogram
     series: Series
-    figures: dict[str, float] = {}  # the door's own: gaps, conflated, closed, records_per_s, …
+    figures: Annotated[dict[Line, Number], Rows] = {}  # the door's own: gaps, conflated, closed, records_per_s, …
 
     @property
     def key(self) -> str:
@@ -69,74 +83,74 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 class Generator(msgspec.Struct, frozen=True, kw_only=True):
     """One process that made load."""
 
-    door: str
-    pid: int
-    core: int | None  # that it had for itself; None: it shared the cores with the rest
-    cpu_percent: float  # of one core, over the run
-    detail: str = ""
+    door: Line
+    pid: Count
+    core: Count | None  # that it had for itself; None: it shared the cores with the rest
+    cpu_percent: Amount  # of one core, over the run
+    detail: Line = ""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One target and what was seen."""
 
-    about: str  # rest_orders, rest_orders.new, stack
-    figure: str  # response_p99_ms, errors_percent, …
-    limit: float
-    seen: float | None  # None: not enough samples, or nothing measured
+    about: Line  # rest_orders, rest_orders.new, stack
+    figure: Line  # response_p99_ms, errors_percent, …
+    limit: Number
+    seen: Number | None  # None: not enough samples, or nothing measured
     met: bool
-    detail: str = ""
+    detail: Line = ""
 
 
 class MemorySample(msgspec.Struct, frozen=True, kw_only=True):
     """The memory of one process of the stack at one moment."""
 
-    second: float  # of the measured time
-    process: str
-    bytes: int  # PSS where it is known, else RSS
+    second: Amount  # of the measured time
+    process: Line
+    bytes: Whole  # PSS where it is known, else RSS
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One rate that a search for the knee tried."""
 
-    rate: float  # planned, per second
-    achieved: float
+    rate: Amount  # planned, per second
+    achieved: Amount
     kept: bool  # every target was met
-    void: str
-    response_p50: int | None  # ns; None: too few samples
-    response_p99: int | None
-    service_p50: int | None
-    errors: int
-    samples: int
-    busy: float = 0.0  # of the busiest process of the stack, percent of a core; 0: not known
+    void: Line
+    response_p50: Count | None  # ns; None: too few samples
+    response_p99: Count | None
+    service_p50: Count | None
+    errors: Count
+    samples: Count
+    busy: Number = 0.0  # of the busiest process of the stack, percent of a core; 0: not known
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole run."""
+    """A whole run. The types hold what a result may say, whoever wrote it; `decode_result` sees to the rest."""
 
     schema: int = SCHEMA
-    version: str = tvops.__version__
-    name: str  # of the scenario, or orders, ticks
-    started: int  # when the load began, warm-up included, ns since 1970
-    seconds: float  # measured, without the warm-up
-    warm_up: float
-    seed: int
+    version: Line = tvops.__version__
+    name: Line  # of the scenario, or orders, ticks
+    started: Count  # when the load began, warm-up included, ns since 1970
+    seconds: Annotated[float, Meta(ge=0, le=MOST_SECONDS)]  # measured, without the warm-up
+    warm_up: Annotated[float, Meta(ge=0, le=MOST_SECONDS)]
+    seed: Count
     loop: Literal["open", "closed"] = "open"
-    targets_of: dict[str, str]  # gateway, market, redis -> address, without secrets
+    targets_of: Annotated[dict[Line, Line], Rows]  # gateway, market, redis -> address, without secrets
     spawned: bool  # the stack was started by bench itself
-    scenario: dict[str, Any]  # as it was run
+    scenario: dict[Line, Any]  # as it was run
     fingerprint: Fingerprint | None = None
-    operations: tuple[Operation, ...]
-    generators: tuple[Generator, ...] = ()
-    void: str = ""  # why the figures must not be used; empty: they may
-    partial: str = ""  # why the run is not whole (interrupted, …)
-    checks: tuple[Check, ...] = ()
-    steps: tuple[Step, ...] = ()  # of a search for the knee
-    knee: float | None = None  # highest rate that kept the targets
+    operations: Annotated[tuple[Operation, ...], Meta(max_length=MOST_OPERATIONS)]
+    generators: Annotated[tuple[Generator, ...], Rows] = ()
+    void: Line = ""  # why the figures must not be used; empty: they may
+    partial: Line = ""  # why the run is not whole (interrupted, …)
+    checks: Annotated[tuple[Check, ...], Rows] = ()
+    steps: Annotated[tuple[Step, ...], Rows] = ()  # of a search for the knee
+    knee: Amount | None = None  # highest rate that kept the targets
     memory: tuple[MemorySample, ...] = ()
-    before: dict[str, float] = {}  # the stack's own figures: "engine.stage.gateway_to_reply.p99_ns", …
-    after: dict[str, float] = {}
-    stolen_percent: float = 0.0  # of the measured time of all cores, by the hypervisor
-    notes: tuple[str, ...] = ()
+    before: dict[Line, Number] = {}  # the stack's own figures: "engine.stage.gateway_to_reply.p99_ns", …
+    after: dict[Line, Number] = {}
+    stolen_percent: Amount = 0.0  # of the measured time of all cores, by the hypervisor
+    notes: Annotated[tuple[Line, ...], Rows] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -211,18 +225,49 @@ def load_result(name_or_path: str) -> Result:
     return decode_result(content, str(path))
 
 
+class _Head(msgspec.Struct):
+    schema: msgspec.Raw = msgspec.Raw(b"none")
+    scenario: msgspec.Raw = msgspec.Raw(b"")
+
+
 def decode_result(content: bytes, source: str) -> Result:
-    """Read a result from JSON; raise UsageError naming ``source``."""
+    """Read a result from JSON, whoever wrote it, so that all that is made of it can rely on its values.
+
+    Raises:
+        UsageError: it is none, or none of this schema; names ``source``.
+    """
     try:
-        schema = msgspec.json.decode(content, type=dict[str, Any]).get("schema")
-        if schema != SCHEMA:
-            raise UsageError(
-                f"{source}: has schema {schema!r:.40}, this tvops reads {SCHEMA}; run the bench again"
-            )
+        head = msgspec.json.decode(content, type=_Head)
+        schema = clean(bytes(head.schema).decode())
+        if schema != str(SCHEMA):
+            raise UsageError(f"{source}: has schema {schema:.40}, this tvops reads {SCHEMA}; run the bench again")
+        if len(head.scenario) > MOST_SCENARIO_BYTES:
+            raise ValueError(f"scenario: is larger than {MOST_SCENARIO_BYTES >> 20} MB")
         result = msgspec.json.decode(content, type=Result)
-        for operation in result.operations:
-            for histogram in (operation.response, operation.service, operation.lateness):
-                histogram.unpack()
+        _check(result)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise UsageError(f"{source}: is no result of tvops bench: {error}") from None
+        raise UsageError(f"{source}: is no result of tvops bench: {clean(str(error))[:300]}") from None
     return result
+
+
+def _check(result: Result) -> None:
+    """Check what the types do not hold; raise ValueError."""
+    for operation in result.operations:
+        for histogram in (operation.response, operation.service, operation.lateness):
+            histogram.check()
+        if len({len(column) for column in msgspec.structs.astuple(operation.series)}) > 1:
+            raise ValueError(f"{operation.key}: the columns of its series are not of one length")
+    if len({sample.process for sample in result.memory}) > MOST_ROWS:
+        raise ValueError(f"memory: there are more than {MOST_ROWS} processes")
+    _check_plain(result.scenario)
+
+
+def _check_plain(value: object, depth: int = 0) -> None:
+    """Check that a scenario is not nested without end, and that its numbers can be written; raise ValueError."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"scenario: is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, int | float) and not -(2.0**63) <= value <= 2.0**63:
+        raise ValueError("scenario: has a number that is out of range")
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:
+        _check_plain(one, depth + 1)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from time import monotonic_ns
+from typing import Final
 
 from tvops.bench.addresses import fetch_json
 from tvops.bench.result import MemorySample
@@ -13,6 +14,10 @@ from tvops.engine.telemetry.document import Telemetry
 from tvops.engine.telemetry.histogram import percentiles
 from tvops.errors import ServerError
 from tvops.telemetry_client import TelemetryClient
+from tvops.terminal import clean
+
+_LARGEST: Final = 2.0**63
+"""What is larger is no figure, and no result holds it."""
 
 
 class StackWatch:
@@ -44,7 +49,7 @@ class StackWatch:
         """Note memory and load of the processes, as far as the stack tells them."""
         for reading in await self._client.poll():
             for process in reading.telemetry.processes if reading.telemetry else ():
-                self.memory.append((monotonic_ns(), process.name, process.memory))
+                self.memory.append((monotonic_ns(), clean(process.name), process.memory))
                 self._busy.setdefault(process.name, []).append(process.cpu_percent)
         means = [sum(values) / len(values) for values in self._busy.values()]
         self.busiest = max(means, default=0.0)
@@ -91,7 +96,7 @@ def _numbers(prefix: str, figures: object) -> dict[str, float]:
     if not isinstance(figures, dict):
         return {}
     return {
-        f"{prefix}.{name}": float(value)
+        clean(f"{prefix}.{name}"): float(value)
         for name, value in figures.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
     }

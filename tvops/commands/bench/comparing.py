@@ -6,7 +6,8 @@ from pathlib import Path
 
 import typer
 
-from tvops.commands.bench.outputs import HGRM, HLOG, Outputs
+from tvops.commands.bench.outputs import HGRM, HLOG, Outputs, show
+from tvops.terminal import say
 
 app = typer.Typer()
 
@@ -31,8 +32,6 @@ def compare(
 
     Exit code: 0 compared; 2 usage; 3 a condition of --fail-if is met; 4 a run is void and is not compared.
     """
-    import msgspec
-
     from tvops.bench.compare import compare as compared_runs
     from tvops.bench.compare_text import compared_text
     from tvops.bench.conditions import parse_condition
@@ -42,7 +41,7 @@ def compare(
     results = load_result(a), load_result(b)
     for name, result in zip((a, b), results, strict=True):
         if result.void:
-            typer.echo(f"tvops: {name}: is void and compares with nothing: {result.void}", err=True)
+            say(f"tvops: {name}: is void and compares with nothing: {result.void}", err=True)
             return VOID
     compared = compared_runs(*results, sources=(a, b), conditions=conditions)
     if html is not None:
@@ -50,20 +49,17 @@ def compare(
         from tvops.bench.report import compare_page
 
         write_page(html, compare_page(compared, *results))
-    typer.echo(msgspec.json.encode(compared).decode() if as_json else compared_text(compared))
+    show(compared, compared_text, as_json)
     return FAILED if compared.failed else 0
 
 
 @app.command()
 def results(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> int:
     """List the saved results, the newest first."""
-    import msgspec
-
     from tvops.bench.compare_text import saved_text
     from tvops.bench.store import saved_results
 
-    saved = saved_results()
-    typer.echo(msgspec.json.encode(saved).decode() if as_json else saved_text(saved))
+    show(saved_results(), saved_text, as_json)
     return 0
 
 

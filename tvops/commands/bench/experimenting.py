@@ -8,6 +8,8 @@ from pathlib import Path
 import typer
 
 from tvops.commands.bench.comparing import VOID
+from tvops.commands.bench.outputs import show
+from tvops.terminal import say
 
 app = typer.Typer()
 
@@ -73,7 +75,7 @@ def ab(
     seed = secrets.randbelow(1 << 31) if seed is None else seed
 
     def tell(text: str) -> None:
-        typer.echo(f"tvops: {text}", err=True)
+        say(f"tvops: {text}", err=True)
 
     with contextlib.ExitStack() as stack:
         if a_url:
@@ -90,5 +92,5 @@ def ab(
         from tvops.bench.report_experiments import ab_page
 
         write_page(html, ab_page(found))
-    typer.echo(msgspec.json.encode(found).decode() if as_json else ab_text(found))
+    show(found, ab_text, as_json)
     return VOID if found.void else 0

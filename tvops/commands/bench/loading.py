@@ -7,21 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tvops.commands.bench.outputs import HGRM, HLOG, HTML, SAVE, Outputs
+from tvops.commands.bench.outputs import HGRM, HLOG, HTML, SAVE, Outputs, show
+from tvops.terminal import clean, say
 
 if TYPE_CHECKING:
     from tvops.bench.conduct import Order
+    from tvops.bench.plan import Load
     from tvops.bench.scenario import Scenario
 
 app = typer.Typer()
+
+MOST_SEED = 1 << 53  # as in `tvops.bench.scenario`, which is too much to import for a help text
 
 GATEWAY = typer.Option(
     "", metavar="URL", help="Order gateway of a stack that runs; default: bench starts its own."
 )
 MARKET = typer.Option("", metavar="URL", help="Market data of a stack that runs; default: bench starts its own.")
+REDIS = typer.Option("", "--redis", metavar="URL", help="Server; with a password: $TVOPS_BENCH_REDIS_URL.")
 SECONDS = typer.Option(10.0, min=1, max=86_400, help="How long to measure.")
 WARM_UP = typer.Option(2.0, min=0, max=3600, help="Seconds before that, which do not count.")
-SEED = typer.Option(1, min=0, help="Seed of everything random.")
+SEED = typer.Option(1, min=0, max=MOST_SEED, help="Seed of everything random.")
 POISSON = typer.Option(False, "--poisson", help="Random arrivals (Poisson) in place of even ones.")
 JSON = typer.Option(False, "--json", help="Print the result as JSON.")
 
@@ -57,7 +62,6 @@ def orders(
     back afterwards. An API key comes from $TVOPS_API_KEY. Exit codes: see `tvops bench --help`.
     """
     from tvops.bench.conduct import Order
-    from tvops.bench.plan import Load
     from tvops.errors import UsageError
 
     if door not in ("rest_orders", "websocket_orders"):
@@ -68,10 +72,7 @@ def orders(
         options["mix"] = _shares(mix)
     if count and not closed:
         seconds = max(count / rate, 0.001)
-    load = Load(
-        door=door, rate=None if closed else rate, closed=closed, timeout=timeout, options=options,
-        arrivals="poisson" if poisson else "constant",
-    )  # fmt: skip
+    load = _requests(door, rate, closed, poisson, timeout, options)
     limit = {"rate_limit": 1_000_000 if closed else max(5000.0, 4 * rate)}
     scenario = _scenario("orders", seconds, warm_up, seed, load, "synthetic:100", limit)
     return _carry_out(
@@ -120,9 +121,7 @@ def ticks(
 
 @app.command()
 def redis(
-    server: str = typer.Option(
-        "", "--redis", metavar="URL", help="Server; with a password: $TVOPS_BENCH_REDIS_URL."
-    ),
+    server: str = REDIS,
     rate: float = typer.Option(1000.0, min=0.1, max=1_000_000, help="Commands per second."),
     seconds: float = SECONDS,
     closed: bool = typer.Option(False, "--closed", help="As fast as answers come."),
@@ -143,13 +142,9 @@ def redis(
     Keys have names of their own (tvops:bench:…) and are removed. Exit codes: see `tvops bench --help`.
     """
     from tvops.bench.conduct import Order
-    from tvops.bench.plan import Load
 
     options: dict[str, Any] = {"connections": connections} | ({"mix": _shares(mix)} if mix else {})
-    load = Load(
-        door="redis", rate=None if closed else rate, closed=closed, timeout=timeout, options=options,
-        arrivals="poisson" if poisson else "constant",
-    )  # fmt: skip
+    load = _requests("redis", rate, closed, poisson, timeout, options)
     scenario = _scenario("redis", seconds, warm_up, seed, load, "synthetic:100", {})
     return _carry_out(Order(scenario=scenario, redis=_redis_url(server)), Outputs(save, html, hgrm, hlog), as_json)
 
@@ -159,12 +154,10 @@ def run(
     scenario: str = typer.Argument(help="Name of one that ships (see tvops bench list), or a YAML file."),
     seconds: float | None = typer.Option(None, min=0.1, max=86_400, help="Measure so long; phases are stretched."),
     warm_up: float | None = typer.Option(None, min=0, max=3600, help="Seconds that do not count."),
-    seed: int | None = typer.Option(None, min=0, help="Seed of everything random."),
+    seed: int | None = typer.Option(None, min=0, max=MOST_SEED, help="Seed of everything random."),
     gateway: str = GATEWAY,
     market: str = MARKET,
-    server: str = typer.Option(
-        "", "--redis", metavar="URL", help="Server; with a password: $TVOPS_BENCH_REDIS_URL."
-    ),
+    server: str = REDIS,
     save: str = SAVE,
     html: Path | None = HTML,
     hgrm: Path | None = HGRM,
@@ -191,21 +184,29 @@ def run(
 @app.command("list")
 def list_scenarios(as_json: bool = JSON) -> int:
     """Show the scenarios that ship."""
-    import msgspec
-
     from tvops.bench.scenario import load_scenario, shipped
 
-    found = [load_scenario(name) for name in shipped()]
+    found = [(one.name, one.seconds, one.text) for one in map(load_scenario, shipped())]
     if as_json:
-        typer.echo(msgspec.json.encode([{"name": s.name, "text": s.text, "seconds": s.seconds} for s in found]))
+        show([{"name": name, "text": text, "seconds": seconds} for name, seconds, text in found], str, as_json)
     else:
-        for each in found:
-            typer.echo(f"{each.name:<12}{each.seconds:>5g} s  {each.text}")
+        say("\n".join(f"{name:<12}{seconds:>5g} s  {text}" for name, seconds, text in found))
     return DONE
 
 
+def _requests(
+    door: str, rate: float, closed: bool, poisson: bool, timeout: float, options: dict[str, Any]
+) -> Load:
+    from tvops.bench.plan import Load
+
+    return Load(
+        door=door, rate=None if closed else rate, closed=closed, timeout=timeout, options=options,
+        arrivals="poisson" if poisson else "constant",
+    )  # fmt: skip
+
+
 def _scenario(
-    name: str, seconds: float, warm_up: float, seed: int, load: object, feed: str, settings: dict[str, Any]
+    name: str, seconds: float, warm_up: float, seed: int, load: Load, feed: str, settings: dict[str, Any]
 ) -> Scenario:
     """Put a scenario together, and check it as one from a file; what is wrong is told by the option's name."""
     from pathlib import Path
@@ -239,7 +240,7 @@ def _carry_out(order: Order, outputs: Outputs, as_json: bool) -> int:
     try:
         outputs.write(result)
     finally:  # neither a full disk nor a closed pipe takes the other one's result
-        typer.echo(msgspec.json.encode(result) if as_json else render(result), nl=as_json)
+        show(result, render, as_json)
     return {"void": VOID, "partial": INTERRUPTED, "missed": MISSED}.get(result.verdict, DONE)
 
 
@@ -256,9 +257,9 @@ class _Progress:
 
     def tell(self, text: str) -> None:
         if self._terminal:
-            typer.echo(f"\r\x1b[K{text[:110]}", nl=False, err=True)
+            typer.echo(f"\r\x1b[K{clean(text[:110])}", nl=False, err=True)
         elif text.startswith("starting"):
-            typer.echo(f"tvops bench: {text}", err=True)
+            say(f"tvops bench: {text}", err=True)
 
     def __exit__(self, *error: object) -> None:
         if self._terminal:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import typer
+
+from tvops.terminal import say
 
 if TYPE_CHECKING:
     from tvops.bench.result import Result
@@ -16,6 +21,22 @@ HGRM = typer.Option(None, metavar="DIR", help="Write percentile distributions (H
 HLOG = typer.Option(
     None, metavar="FILE", help="Write a histogram log (HdrHistogram), tagged by operation; a new file."
 )
+
+
+_NOT_PLAIN: Final = re.compile(r"[^ -~]+")
+
+T = TypeVar("T")
+
+
+def show(found: T, text_of: Callable[[T], str], as_json: bool) -> None:
+    """Print what was found for people, or as JSON in plain ASCII: neither can steer a terminal."""
+    import msgspec
+
+    if as_json:
+        document = msgspec.json.encode(found).decode()
+        typer.echo(_NOT_PLAIN.sub(lambda letters: json.dumps(letters[0])[1:-1], document))
+    else:
+        say(text_of(found))
 
 
 class Outputs(NamedTuple):
@@ -49,7 +70,7 @@ class Outputs(NamedTuple):
         from tvops.bench.result import save_result
 
         if self.save:
-            typer.echo(f"saved: {save_result(result, self.save)}", err=True)
+            say(f"saved: {save_result(result, self.save)}", err=True)
         if self.html is not None:
             write_page(self.html, run_page(result))
         write_histograms(result, self.hgrm, self.hlog)

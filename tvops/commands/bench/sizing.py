@@ -6,6 +6,9 @@ from pathlib import Path
 
 import typer
 
+from tvops.commands.bench.outputs import show
+from tvops.terminal import say
+
 app = typer.Typer()
 
 KINDS = ("orders", "ticks", "sessions")
@@ -25,8 +28,6 @@ def capacity(
 
     Starts stacks of its own; takes some minutes. Exit code: 0 measured; 1 failed to run; 2 usage.
     """
-    import msgspec
-
     from tvops.bench.capacity_text import summary
     from tvops.bench.stepping import Options, measure_capacity
     from tvops.errors import UsageError
@@ -40,11 +41,11 @@ def capacity(
     options = Options(
         seconds=seconds, seed=seed, p99_ms={"orders": orders_p99, "ticks": ticks_p99, "sessions": ticks_p99}
     )
-    found = measure_capacity(chosen, options, lambda text: typer.echo(f"tvops: {text}", err=True))
+    found = measure_capacity(chosen, options, lambda text: say(f"tvops: {text}", err=True))
     if html is not None:
         from tvops.bench.page import write_page
         from tvops.bench.report_experiments import capacity_page
 
         write_page(html, capacity_page(found))
-    typer.echo(msgspec.json.encode(found).decode() if as_json else summary(found))
+    show(found, summary, as_json)
     return 0
