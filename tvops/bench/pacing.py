@@ -15,6 +15,7 @@ from time import monotonic_ns
 from typing import Final
 
 from tvops.bench.samples import Samples
+from tvops.engine.kernel_calls import set_timer_slack
 
 MARGIN: Final = 200_000
 """ns before a request is due in which the loop spins; far above what a timer wakes late by."""
@@ -23,7 +24,6 @@ BURST: Final = 32
 """Requests that are sent in one turn, when late, before what came back is read again."""
 
 _MONOTONIC, _NONBLOCK_CLOEXEC, _ABSOLUTE = 1, 0o2004000, 1
-_PR_SET_TIMERSLACK = 29
 
 
 class _TimerSpec(ctypes.Structure):
@@ -38,7 +38,7 @@ class Timer:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, expired: Callable[[], None]) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+        set_timer_slack(1)
         self._file = self._libc.timerfd_create(_MONOTONIC, _NONBLOCK_CLOEXEC)
         if self._file < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")

@@ -80,7 +80,8 @@ class OrderFlow:
             raise UsageError(f"{symbol.symbol}: {error}") from None
         base = low + (high - low) // 1000
         self.prices = [tick.format(base + n) for n in range(2 * _PRICES)]
-        self.quantity = lot.format(_LOTS)
+        fixed = f'"symbol":"{symbol.symbol}","side":"buy","order_type":"limit","quantity":"{lot.format(_LOTS)}"'
+        self._fixed = fixed.encode()
 
     def choose(self, number: int) -> int:
         """Give what the request is: NEW, AMEND, CANCEL or IOC."""
@@ -105,6 +106,13 @@ class OrderFlow:
     def price(self, number: int, kind: int) -> str:
         """Give a price; amends have others than new orders, so that each one changes something."""
         return self.prices[number % _PRICES + (_PRICES if kind == AMEND else 0)]
+
+    def order(self, number: int, kind: int) -> bytes:
+        """Give the JSON of a new order (NEW or IOC)."""
+        return b'{%b,"price":"%b","time_in_force":"%b","client_order_id":"%b"}' % (
+            self._fixed, self.price(number, kind).encode(), b"IOC" if kind == IOC else b"GTC",
+            self.about(number).encode(),
+        )  # fmt: skip
 
     def settled(self, number: int, kind: int, status: int) -> None:
         """Note the answer to a request."""

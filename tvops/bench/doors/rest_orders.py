@@ -11,7 +11,7 @@ import msgspec
 
 from tvops.bench.addresses import address_of, fetch_json
 from tvops.bench.doors.base import RequestDoor, come_true
-from tvops.bench.doors.order_flow import AMEND, CANCEL, IOC, NAMES, RESTING, USUAL, Mix, OrderFlow, Resting, Symbol
+from tvops.bench.doors.order_flow import AMEND, CANCEL, NAMES, RESTING, USUAL, Mix, OrderFlow, Resting, Symbol
 from tvops.bench.plan import Plan
 from tvops.bench.samples import GARBAGE, LOST, Samples
 from tvops.errors import ServerError, UsageError
@@ -114,8 +114,6 @@ class RestOrders(RequestDoor):
         symbol = await asyncio.to_thread(find_symbol, self.plan.url, self.options.symbol, self.api_key)
         self.flow.use(symbol)
         self.place_head = b"POST /v1/orders HTTP/1.1\r\n%bContent-Type: application/json\r\n" % self.headers
-        fixed = f'"symbol":"{symbol.symbol}","side":"buy","order_type":"limit","quantity":"{self.flow.quantity}"'
-        self.place_body = fixed.encode()
         try:
             await asyncio.gather(*(self.connect() for _ in range(self.options.connections)))
         except OSError as error:
@@ -155,17 +153,14 @@ class RestOrders(RequestDoor):
         order = self.flow.about(number).encode()
         if kind == CANCEL:
             return b"DELETE /v1/orders/client:%b HTTP/1.1\r\n%b\r\n" % (order, self.headers)
-        price = self.flow.price(number, kind).encode()
         if kind == AMEND:
             head = b"PATCH /v1/orders/client:%b HTTP/1.1\r\n%bContent-Type: application/json\r\n" % (
                 order, self.headers,
             )  # fmt: skip
-            body = b'{"price":"%b"}' % price
+            body = b'{"price":"%b"}' % self.flow.price(number, kind).encode()
         else:
             head = self.place_head
-            body = b'{%b,"price":"%b","time_in_force":"%b","client_order_id":"%b"}' % (
-                self.place_body, price, b"IOC" if kind == IOC else b"GTC", order,
-            )  # fmt: skip
+            body = self.flow.order(number, kind)
         return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
 
     def _write(self, connection: Connection, number: int, request: bytes) -> None:

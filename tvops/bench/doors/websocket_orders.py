@@ -11,7 +11,7 @@ import picows
 
 from tvops.bench.addresses import address_of
 from tvops.bench.doors.base import RequestDoor, come_true
-from tvops.bench.doors.order_flow import AMEND, CANCEL, IOC, NAMES, RESTING, USUAL, Mix, OrderFlow, Resting
+from tvops.bench.doors.order_flow import AMEND, CANCEL, NAMES, RESTING, USUAL, Mix, OrderFlow, Resting
 from tvops.bench.doors.rest_orders import find_symbol
 from tvops.bench.plan import Plan
 from tvops.bench.samples import LOST, Samples
@@ -91,8 +91,6 @@ class WebsocketOrders(RequestDoor):
         """Connect, and ask for the instrument."""
         symbol = await asyncio.to_thread(find_symbol, self.plan.url, self.options.symbol, self.api_key)
         self.flow.use(symbol)
-        fixed = f'"symbol":"{symbol.symbol}","side":"buy","order_type":"limit","quantity":"{self.flow.quantity}"'
-        self.order = fixed.encode()
         await asyncio.gather(*(self.connect() for _ in range(self.options.sessions)))
 
     @property
@@ -131,12 +129,10 @@ class WebsocketOrders(RequestDoor):
         order = self.flow.about(number).encode()
         if kind == CANCEL:
             return b'{"op":"cancel","id":%d,"order_id":"client:%b"}' % (number, order)
-        price = self.flow.price(number, kind).encode()
         if kind == AMEND:
+            price = self.flow.price(number, kind).encode()
             return b'{"op":"amend","id":%d,"order_id":"client:%b","price":"%b"}' % (number, order, price)
-        return b'{"op":"place","id":%d,"order":{%b,"price":"%b","time_in_force":"%b","client_order_id":"%b"}}' % (
-            number, self.order, price, b"IOC" if kind == IOC else b"GTC", order,
-        )  # fmt: skip
+        return b'{"op":"place","id":%d,"order":%b}' % (number, self.flow.order(number, kind))
 
     def on_answer(self, session: Session, answer: Answer) -> None:
         """Take an answer."""
