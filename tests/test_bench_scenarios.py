@@ -10,9 +10,12 @@ import msgspec
 import pytest
 
 from tvops.bench import result as results
+from tvops.bench.children import split
+from tvops.bench.conduct import Order, conduct
 from tvops.bench.doors import DOORS
+from tvops.bench.plan import Load, Plan
 from tvops.bench.result import Result, load_result, place_to_save, save_result, saved_path
-from tvops.bench.scenario import load_scenario, phases_of, shipped
+from tvops.bench.scenario import check_amount, load_scenario, phases_of, shipped
 from tvops.commands.bench.outputs import Outputs
 from tvops.errors import UsageError
 from tvops.whole_files import check_place, write_whole
@@ -78,6 +81,18 @@ def test_every_door_and_its_options_are_documented(name: str) -> None:
         ("loads:\n  - {door: redis, rate: 1}\nsearch: {load: 1}", "3: search.load: there are only 1 loads"),
         ("loads: [{door: redis, rate: 1}]\nsearch: {from: 9, to: 8}", "2: search.from: has to be below search.to"),
         ("- 1", "1: the file: Expected `object`, got `array`"),
+        ('name: "a\\x9bb"\nloads: [{door: sessions}]', "1: name: has to be a line without control characters"),
+        (
+            "loads:\n  - door: redis\n    phases:\n      - {seconds: 1, rate: 0}",
+            "3: loads[0].phases: need a rate above 0 in one of them",
+        ),
+        ("loads:\n  - {door: sessions, processes: 0}", "2: loads[0].processes: Expected `int` >= 1"),
+        (
+            "loads:\n  - {door: sessions, processes: 3, options: {sessions: 2}}",
+            "2: loads[0].processes: 3 cannot share 2 sessions",
+        ),
+        ("loads:\n  - {door: websocket_orders, rate: 1, processes: 5}", "2: loads[0].processes: 5 cannot share 4"),
+        (f"seed: {10**30}\nloads: [{{door: sessions}}]", "1: seed: Expected `int` <= 9007199254740992"),
     ],
 )
 def test_what_is_wrong_is_named_by_file_line_and_key(tmp_path: Path, text: str, message: str) -> None:
@@ -86,6 +101,51 @@ def test_what_is_wrong_is_named_by_file_line_and_key(tmp_path: Path, text: str, 
     with pytest.raises(UsageError) as caught:
         load_scenario(str(file))
     assert str(caught.value).startswith(f"{file}:{message}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seconds: 0.5\nloads: [{door: sessions}]", "there is nothing to measure in 0.5 s"),
+        ("seconds: 0.5\nwarm_up: 9\nloads: [{door: redis, rate: 1}]", "there is nothing to measure in 0.5 s"),
+        (
+            "seconds: 0.5\nloads: [{door: redis, rate: 9}]\nsearch: {from: 1, to: 9}",
+            "there is nothing to measure in 0.5 s",
+        ),
+        ("seconds: 80\nloads: [{door: redis, rate: 1000000}]", "82,000,000 requests are more than a run can hold"),
+        (
+            "seconds: 80\nloads: [{door: redis, rate: 1}]\nsearch: {to: 1000000}",
+            "82,000,000 requests are more than a run can hold",
+        ),
+    ],
+)
+def test_what_no_run_can_measure_is_told_before_anything_starts(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        conduct(Order(scenario=load_scenario(str(file)), told=pytest.fail))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seconds: 0.5\nloads: [{door: sessions}, {door: redis, rate: 2}]",
+        "seconds: 0.1\nloads: [{door: redis, closed: true}]",
+        "seconds: 1\nloads: [{door: sessions}]",
+        "seconds: 80\nloads: [{door: redis, rate: 1000000, processes: 9}]",
+        "seconds: 0.5\nloads: [{door: redis, rate: 1}]\nsearch: {from: 2, to: 9}",
+    ],
+)
+def test_what_can_be_measured_is(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    check_amount(load_scenario(str(file)))
+
+
+def test_processes_share_the_sessions_that_nobody_named() -> None:
+    load = Load(door="sessions", processes=3)
+    plan = Plan(load=load, url="", phases=(), warm_up=0, seconds=1, seed=1, core=None, clean_up=False)
+    assert [part.load.options["sessions"] for part in split(plan, 3)] == [4, 3, 3]
 
 
 def test_phases_are_stretched_to_the_time(tmp_path: Path) -> None:

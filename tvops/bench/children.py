@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from tvops.bench.doors import DOORS
 from tvops.bench.plan import Failed, Finished, Plan, Progress, Ready, Said, Start
 from tvops.errors import TvopsError, UsageError
 
@@ -18,6 +19,7 @@ READY_SECONDS: Final = 90.0
 CLOSE_SECONDS: Final = 90.0
 """How long a generator may take to clean up behind itself."""
 
+_END_SECONDS: Final = 3.0
 _LINE_LIMIT = 1 << 28
 _DECODER: msgspec.json.Decoder[Said] = msgspec.json.Decoder(Said)
 
@@ -96,9 +98,13 @@ class Child:
         return said
 
     async def end(self) -> None:
-        """End it whatever it does."""
+        """End it: the end of its stdin lets it leave nothing behind, but not for long."""
         if getattr(self, "_process", None) is None or self._process.returncode is not None:
             return
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), _END_SECONDS)
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
@@ -112,10 +118,11 @@ def split(plan: Plan, count: int) -> Sequence[Plan]:
     if count == 1:
         return [plan]
     plans = []
+    sessions = getattr(msgspec.convert(plan.load.options, DOORS[plan.load.door].options_type), "sessions", None)
     for n in range(count):
         options = dict(plan.load.options)
-        if "sessions" in options:
-            whole, rest = divmod(int(options["sessions"]), count)
+        if sessions is not None:
+            whole, rest = divmod(sessions, count)
             options["sessions"] = whole + (n < rest)
         phases = tuple(
             msgspec.structs.replace(

@@ -5,27 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import msgspec
-import uvloop
 
 from tvops.bench.checks import check, default_targets, void_reason
 from tvops.bench.children import CLOSE_SECONDS, Child, divided_cores, split
 from tvops.bench.doors import DOORS
+from tvops.bench.interruption import Interruption, NothingYetError
 from tvops.bench.open_orders import open_orders_of, rejections_told
 from tvops.bench.plan import Finished, Plan
 from tvops.bench.result import Generator, Operation, Result
 from tvops.bench.samples import merged
-from tvops.bench.scenario import Scenario, phases_of
+from tvops.bench.scenario import Scenario, check_amount, phases_of
 from tvops.bench.searching import search_knee
 from tvops.bench.spawned import OwnStackProcess
 from tvops.bench.stack_figures import StackWatch
 from tvops.bench.stolen_time import StolenTime, stolen_told
 from tvops.errors import TvopsError, UsageError
+from tvops.terminal import clean
 from tvops.tuning.fingerprint import fingerprint
 from tvops.tuning.host import Host
 
@@ -47,44 +47,33 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def conduct(order: Order) -> Result:
-    """Carry out a scenario; SIGINT and SIGTERM end it early, with what there is.
+    """Carry out a scenario; the first SIGINT or SIGTERM ends it early, with what there is.
 
     Raises:
         TvopsError: it could not be carried out.
-        KeyboardInterrupt: a signal came before the load began, or a second one.
+        KeyboardInterrupt: a signal came before the load began.
     """
+    check_amount(order.scenario)
+    interruption = Interruption()
     try:
-        return uvloop.run(_conduct(order))
-    except asyncio.CancelledError:
+        result = interruption.run(lambda: _conduct(order, interruption))
+    except NothingYetError:
         raise KeyboardInterrupt from None
+    if interruption.came and not result.partial:
+        return msgspec.structs.replace(result, partial="interrupted when the load was over")
+    return result
 
 
-async def _conduct(order: Order) -> Result:
-    scenario = order.scenario
-    stopped = asyncio.Event()
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    loaded = False
-
-    def stop() -> None:
-        if loaded and not stopped.is_set():
-            stopped.set()
-        elif task is not None:
-            task.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    try:
-        cores, rest = divided_cores(sum(load.processes for load in scenario.loads))
-        async with _addresses(order, rest) as (urls, spawned):
-            run = _Run(order, urls, spawned, cores, stopped)
-            async with run.watch:
-                loaded = True
-                if scenario.search is None:
-                    return await run.once(scenario)
-                return await search_knee(scenario, run.once, run.watch, stopped, order.told)
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+async def _conduct(order: Order, interruption: Interruption) -> Result:
+    scenario, stopped = order.scenario, asyncio.Event()
+    cores, rest = divided_cores(sum(load.processes for load in scenario.loads))
+    async with _addresses(order, rest) as (urls, spawned):
+        run = _Run(order, urls, spawned, cores, stopped)
+        async with run.watch:
+            interruption.end = stopped.set
+            if scenario.search is None:
+                return await run.once(scenario)
+            return await search_knee(scenario, run.once, run.watch, stopped, order.told)
 
 
 @contextlib.asynccontextmanager
@@ -137,7 +126,7 @@ class _Run:
         children = self._children(scenario)
         stolen = StolenTime()
         try:
-            await _all(child.start() for child in children)
+            await self._start(children)
             lead = int(_LEAD_SECONDS * 1e9)
             begin, started = time.monotonic_ns() + lead, time.time_ns() + lead
             for child in children:
@@ -158,14 +147,14 @@ class _Run:
             warm_up=scenario.warm_up,
             seed=scenario.seed,
             loop="closed" if any(load.closed for load in scenario.loads) else "open",
-            targets_of={name: _without_secrets(url) for name, url in self.urls.items()},
+            targets_of={name: clean(_without_secrets(url)) for name, url in self.urls.items()},
             spawned=self.spawned,
             scenario=msgspec.to_builtins(scenario),
             fingerprint=self.fingerprint,
             operations=operations,
             generators=tuple(_generator(child, end) for child, end in zip(children, finished, strict=True)),
-            void=void_reason(operations, self.targets),
-            partial=self._partial(operations),
+            void=self._void(operations),
+            partial="interrupted: what there was until then" if self.stopped.is_set() else "",
             checks=check(self.targets, operations, memory),
             memory=memory,
             before=before,
@@ -174,10 +163,24 @@ class _Run:
             notes=(*self._notes(), *stolen_told(percent), *rejections_told(operations)),
         )
 
-    def _partial(self, operations: Sequence[Operation]) -> str:
-        if self.stopped.is_set():
-            return "interrupted: what there was until then"
-        return "" if operations else "nothing was measured"
+    async def _start(self, children: Sequence[Child]) -> None:
+        """Start the generators; raise NothingYetError where a signal comes before they are ready."""
+        starting = asyncio.ensure_future(_all(child.start() for child in children))
+        stopping = asyncio.ensure_future(self.stopped.wait())
+        try:
+            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if self.stopped.is_set():
+                raise NothingYetError("interrupted before the load began")
+            await starting
+        finally:
+            for task in (starting, stopping):
+                task.cancel()
+            await asyncio.gather(starting, stopping, return_exceptions=True)
+
+    def _void(self, operations: Sequence[Operation]) -> str:
+        if not operations and not self.stopped.is_set():
+            return "nothing was measured: by chance, no request was meant for that time; measure longer"
+        return void_reason(operations, self.targets)
 
     def _notes(self) -> tuple[str, ...]:
         notes = []
@@ -220,7 +223,7 @@ class _Run:
 
         timeout = max(child.plan.load.timeout for child in children)
         longest = _LEAD_SECONDS + scenario.warm_up + scenario.seconds + timeout + CLOSE_SECONDS
-        helpers = [asyncio.create_task(self._look()), asyncio.create_task(self._pass_on(children))]
+        helpers = [asyncio.create_task(self._look()), asyncio.create_task(self._pass_on(children, timeout))]
         try:
             return await _all(child.finished(longest, told) for child in children)
         except TimeoutError:
@@ -235,10 +238,13 @@ class _Run:
             await asyncio.sleep(1)
             await self.watch.look()
 
-    async def _pass_on(self, children: Sequence[Child]) -> None:
+    async def _pass_on(self, children: Sequence[Child], timeout: float) -> None:
+        """Let the generators end early; those that do not, in the time that they have, are ended."""
         await self.stopped.wait()
         for child in children:
             child.stop()
+        await asyncio.sleep(timeout + CLOSE_SECONDS)
+        await asyncio.gather(*(child.end() for child in children))
 
 
 async def _all(awaitables: Any) -> list[Any]:

@@ -11,7 +11,9 @@ import msgspec
 from tvops.bench.doors import DOORS
 from tvops.bench.figures import UNITS
 from tvops.bench.plan import Load, Seconds
-from tvops.bench.schedule import Phase, Rate
+from tvops.bench.result import Line
+from tvops.bench.schedule import MAX_REQUESTS, Phase, Rate
+from tvops.engine.telemetry.bounds import Number
 from tvops.errors import UsageError
 from tvops.yaml_lines import Keys, Located, load_yaml
 
@@ -24,8 +26,9 @@ FIGURES = (
 )  # fmt: skip
 """What a target of a door or of one of its operations (``door.operation``) can be about; docs/bench.md."""
 STACK_FIGURES = ("memory_slope_mb_per_minute",)
+MOST_SEED = 1 << 53
 
-Targets = dict[str, dict[str, float]]
+Targets = dict[str, dict[str, Number]]
 
 RESERVED = frozenset(
     ("data_dir", "host", "gateway_port", "market_port", "services", "ledger_url", "market_url", "results_url")
@@ -51,11 +54,11 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One scenario. Of a search, `seconds` and `warm_up` are those of each step."""
 
-    name: str
+    name: Line
     text: str = ""
     seconds: Seconds = 30.0  # measured; where loads have phases, they are stretched to it
     warm_up: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 2.0
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 1
+    seed: Annotated[int, msgspec.Meta(ge=0, le=MOST_SEED)] = 1
     stack: OwnStack = OwnStack()
     loads: Annotated[tuple[Load, ...], msgspec.Meta(min_length=1, max_length=16)]
     targets: Targets = {}
@@ -110,16 +113,55 @@ def phases_of(load: Load, warm_up: float, seconds: float) -> tuple[Phase, ...]:
     return ((Phase(warm_up, phases[0].rate),) if warm_up else ()) + stretched
 
 
+def with_rate(scenario: Scenario, number: int, rate: float) -> Scenario:
+    """Give a scenario of which the load of that number has another rate."""
+    loads = tuple(
+        msgspec.structs.replace(load, rate=rate) if n == number else load for n, load in enumerate(scenario.loads)
+    )
+    return msgspec.structs.replace(scenario, loads=loads)
+
+
+def check_amount(scenario: Scenario) -> None:
+    """Raise UsageError where a run would measure nothing, or more than a generator can hold."""
+    search, least, most = scenario.search, scenario, scenario
+    if search is not None:
+        least, most = (with_rate(scenario, search.load, rate) for rate in (search.first, search.to))
+    for load in most.loads:
+        requests = sum(phase.requests for phase in phases_of(load, scenario.warm_up, scenario.seconds))
+        if requests > MAX_REQUESTS * load.processes:
+            raise UsageError(
+                f"{load.door}: {requests:,.0f} requests are more than a run can hold ({MAX_REQUESTS:,} in each "
+                "process); take fewer seconds, a lower rate or more processes"
+            )
+    if not any(_measures(load, scenario.seconds) for load in least.loads):
+        raise UsageError(
+            f"there is nothing to measure in {scenario.seconds:g} s: no load has a request in it, and sessions "
+            "are counted by whole seconds; take more seconds or a higher rate"
+        )
+
+
+def _measures(load: Load, seconds: float) -> bool:
+    if load.closed:
+        return True
+    if not DOORS[load.door].paced:
+        return seconds >= 1
+    return sum(phase.requests for phase in phases_of(load, 0.0, seconds)) >= 1
+
+
 def _check_load(located: Located, load: Load, keys: Keys) -> None:
     door = DOORS.get(load.door)
     if door is None:
         raise _error(located, (*keys, "door"), f"there is no door {load.door!r}; choose from {', '.join(DOORS)}")
-    _convert(located, load.options, door.options_type, (*keys, "options"))
+    options = _convert(located, load.options, door.options_type, (*keys, "options"))
+    if load.processes > (sessions := getattr(options, "sessions", load.processes)):
+        raise _error(located, (*keys, "processes"), f"{load.processes} cannot share {sessions} sessions")
     paced = bool(load.rate) + bool(load.phases) + load.closed
     if door.paced and paced != 1:
         raise _error(located, keys, "needs exactly one of rate (above 0), phases and closed: true")
     if not door.paced and paced:
         raise _error(located, keys, f"{load.door} listens: it takes no rate, phases or closed")
+    if load.phases and not any(phase.requests for phase in load.phases):
+        raise _error(located, (*keys, "phases"), "need a rate above 0 in one of them")
 
 
 def _check_target(located: Located, scenario: Scenario, about: str, figures: dict[str, float]) -> None:
@@ -150,6 +192,8 @@ def _convert(located: Located, value: Any, kind: Any, above: Keys) -> Any:
         keys = (*above, *(int(n) if n else name for name, n in re.findall(r"\.(\w+)|\[(\d+)\]", path)))
         if unknown := re.search(r"unknown field `(.+?)`", message):
             keys, message = (*keys, unknown[1]), "there is no such key"
+        if "matching regex" in message:
+            message = "has to be a line without control characters"
         raise _error(located, keys, message) from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -11,15 +10,11 @@ import msgspec
 from tvops.bench.capacity import Step as Tried
 from tvops.bench.capacity import search
 from tvops.bench.figures import latency
+from tvops.bench.interruption import NothingYetError
 from tvops.bench.result import Result, Step
 from tvops.bench.samples import merged
-from tvops.bench.scenario import Scenario
+from tvops.bench.scenario import Scenario, with_rate
 from tvops.bench.stack_figures import StackWatch
-from tvops.errors import TvopsError
-
-
-class _StoppedError(TvopsError):
-    """The search was interrupted; what it has is kept."""
 
 
 async def search_knee(
@@ -37,6 +32,9 @@ async def search_knee(
         watch: what the stack said during it.
         stopped: ends the search after the step at hand.
         told: hears of the progress.
+
+    Raises:
+        NothingYetError: it was stopped before the first step was over.
     """
     wanted = scenario.search
     assert wanted is not None
@@ -46,9 +44,9 @@ async def search_knee(
 
     async def step(rate: float) -> Tried:
         if stopped.is_set():
-            raise _StoppedError("interrupted")
+            raise NothingYetError("interrupted")
         told(f"step {len(steps) + 1}: {rate:,.0f}/s")
-        result = await once(_with_rate(scenario, wanted.load, rate))
+        result = await once(with_rate(scenario, wanted.load, rate))
         results.append((rate, result))
         steps.append(_step(rate, result, scenario.loads[wanted.load].door, watch.busiest))
         last = steps[-1]
@@ -57,8 +55,11 @@ async def search_knee(
     def measure(rate: float) -> Tried:
         return asyncio.run_coroutine_threadsafe(step(rate), loop).result()
 
-    with contextlib.suppress(_StoppedError):
+    try:
         await asyncio.to_thread(search, measure, wanted.first, wanted.to)
+    except NothingYetError:
+        if not results:
+            raise
     kept = [(rate, result) for rate, result in results if result.verdict == "passed"]
     rate, chosen = max(kept, key=lambda pair: pair[0]) if kept else results[0]
     return msgspec.structs.replace(
@@ -68,13 +69,6 @@ async def search_knee(
         partial="interrupted: the search was not finished" if stopped.is_set() else "",
         notes=(*chosen.notes, _conclusion(rate if kept else None, steps, wanted.to)),
     )
-
-
-def _with_rate(scenario: Scenario, number: int, rate: float) -> Scenario:
-    loads = tuple(
-        msgspec.structs.replace(load, rate=rate) if n == number else load for n, load in enumerate(scenario.loads)
-    )
-    return msgspec.structs.replace(scenario, loads=loads)
 
 
 def _step(rate: float, result: Result, door: str, busy: float) -> Step:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -11,6 +10,7 @@ import msgspec
 from tvops.bench.ab import Measure, SideName
 from tvops.bench.children import divided_cores
 from tvops.bench.conduct import Order, conduct
+from tvops.bench.interruption import Interruption
 from tvops.bench.open_orders import open_orders_of
 from tvops.bench.result import Result
 from tvops.bench.scenario import RESERVED, Scenario
@@ -45,12 +45,11 @@ def parse_settings(option: str, assignments: Sequence[str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running(stack: OwnStackProcess) -> Iterator[OwnStackProcess]:
-    """Have a stack run meanwhile."""
-    asyncio.run(stack.__aenter__())
+    """Have a stack run meanwhile; raise KeyboardInterrupt where a signal comes before it is ready."""
     try:
-        yield stack
+        yield Interruption().run(stack.__aenter__)
     finally:
-        asyncio.run(stack.__aexit__(None, None, None))
+        stack.end()
 
 
 @contextlib.contextmanager

@@ -61,6 +61,7 @@ class OwnStackProcess:
         self._cores = cores
         self._open_orders = open_orders
         self._gateway, self._market = free_port(), free_port()
+        self._endings = contextlib.ExitStack()
 
     @property
     def gateway(self) -> str:
@@ -73,12 +74,24 @@ class OwnStackProcess:
         return f"http://127.0.0.1:{self._market}"
 
     async def __aenter__(self) -> OwnStackProcess:
+        try:
+            self._start()
+            await self._ready()
+            await asyncio.to_thread(allow_open_orders, self.gateway, self._open_orders)
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(self.end))
+            raise
+        return self
+
+    def _start(self) -> None:
         _remove_leftovers()
-        self._folder = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
-        self._log = (Path(self._folder.name) / _LOG).open("w+b")
+        endings = self._endings
+        place = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
+        folder = endings.enter_context(place)
+        self._log = endings.enter_context((Path(folder) / _LOG).open("w+b"))
         fcntl.flock(self._log, fcntl.LOCK_EX)  # held by the whole stack, which writes to it
         arguments = [
-            "serve", "--feed", self._feed, "--data-dir", str(Path(self._folder.name) / "data"),
+            "serve", "--feed", self._feed, "--data-dir", str(Path(folder) / "data"),
             "--gateway-port", str(self._gateway), "--market-port", str(self._market),
             "--set", "log_level=error",
         ]  # fmt: skip
@@ -86,22 +99,17 @@ class OwnStackProcess:
             arguments += ["--set", f"{key}={str(value).lower() if isinstance(value, bool) else value}"]
         # Nothing of the user's own stack may reach this one: not its servers, not its settings.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TVOPS_")}
-        self.process = subprocess.Popen(  # noqa: ASYNC220  (it outlives this coroutine, and starts in no time)
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "tvops", *arguments],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=environment,
             start_new_session=True, preexec_fn=self._prepare,
         )  # fmt: skip
-        try:
-            await self._ready()
-            await asyncio.to_thread(allow_open_orders, self.gateway, self._open_orders)
-        except BaseException:
-            await asyncio.shield(asyncio.to_thread(self._end))
-            raise
-        return self
+        endings.callback(self._stop)
 
     def _prepare(self) -> None:
-        """In the child: end with bench, and leave its cores alone."""
+        """In the child: end with bench, heed the signal that ends it, and leave the cores of bench alone."""
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # bench ignores it once it has been interrupted
         if self._cores:
             os.sched_setaffinity(0, self._cores)
 
@@ -120,18 +128,19 @@ class OwnStackProcess:
         return lines[-1][:300] if lines else f"it ended with {self.process.returncode}"
 
     async def __aexit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        await asyncio.shield(asyncio.to_thread(self._end))
+        await asyncio.shield(asyncio.to_thread(self.end))
 
-    def _end(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self._log.close()
-        self._folder.cleanup()
+    def end(self) -> None:
+        """End what there is of it, and remove its folder; a second time does nothing."""
+        self._endings.close()
+
+    def _stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 def _remove_leftovers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from tvops.bench.signals import first_interrupt_only
 from tvops.commands.bench import comparing, experimenting, loading, sizing
 
 SUBCOMMANDS = (loading, comparing, experimenting, sizing)
@@ -16,9 +17,10 @@ for module in SUBCOMMANDS:
 
 
 @app.callback()
-def bench() -> None:
+def bench(context: typer.Context) -> None:
     """Put load on a stack at a stated rate, and measure what comes of it.
 
     Exit codes: 0 passed; 1 failed to run; 2 usage; 3 targets missed; 4 void, because the generator was late;
     130 interrupted.
     """
+    context.with_resource(first_interrupt_only())
