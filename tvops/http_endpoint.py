@@ -223,7 +223,7 @@ def _checked(path: str, answer: _Answer) -> Content:
         target = answer.headers.get(b"location", b"").decode("latin-1")
         raise EndpointError(f"redirects to {clean(target)[:_SHOWN]!r}; give that address if it is the right one")
     if status == HTTPStatus.NOT_FOUND:
-        asked = path.partition("?")[0]
+        asked = path.partition("?")[0][:_SHOWN]
         raise EndpointError(f"has no {asked}: it is no port of tvops, or of an older version")
     if status != HTTPStatus.OK:
         raise EndpointError(f"answers with status {status}")
