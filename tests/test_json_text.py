@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tvops
 from tvops.commands.json_output import print_json
 from tvops.json_text import json_indented, json_line
 
@@ -32,3 +35,9 @@ def test_what_is_printed_is_plain(capfdbinary: pytest.CaptureFixture[bytes]) -> 
     assert out.isascii()
     assert b"\\u009b31m" in out
     assert msgspec.json.decode(out) == {EVIL: EVIL}
+
+
+def test_no_command_makes_json_of_its_own() -> None:
+    folder = Path(tvops.__path__[0])
+    modules = [*folder.joinpath("commands").rglob("*.py"), folder / "serving.py", folder / "top/plain.py"]
+    assert not [str(module) for module in modules if "json.encode(" in module.read_text()]
