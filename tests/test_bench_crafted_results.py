@@ -23,6 +23,7 @@ from tvops.bench.histograms import histograms_of, write_histograms
 from tvops.bench.printing import render
 from tvops.bench.report import compare_page, run_page
 from tvops.bench.result import decode_result, load_result, save_result
+from tvops.bench.stack_figures import numbers_of
 from tvops.bench.store import saved_results
 from tvops.errors import UsageError
 
@@ -136,6 +137,12 @@ def test_what_is_wrong_is_named(path: tuple[str | int, ...], value: Any, message
     assert str(error.value).startswith(f"{file}: is no result of tvops bench: ")
     assert message in str(error.value)
     assert len(str(error.value)) < 500
+
+
+def test_what_a_stranger_s_stack_says_of_itself_fits_a_result() -> None:
+    figures = {"a\x9b": 1, "b": 10**400, "c": 1e300, "d": True, "e": "x"}
+    assert numbers_of("8000", figures) == {"8000.a?": 1.0}
+    assert numbers_of("8000", []) == {}
 
 
 def test_a_number_that_no_condition_can_have() -> None:

@@ -253,6 +253,11 @@ def test_an_interrupt_ends_the_run_with_what_there_is(stack: Stack) -> None:
         (("redis", "--redis", "redis://:secret@localhost"), "TVOPS_BENCH_REDIS_URL"),
         (("run", "nothing"), "no scenario that ships"),
         (("orders", "--save", "a b"), "is no name of a result"),
+        (("orders", "--seed", "9" * 30), "--seed: Expected `int` <= 9007199254740992"),
+        (("run", "steady", "--seed", "9" * 30), "--seed: has to be at most 9007199254740992"),
+        (("run", "steady", "--seconds", "0.1", "--gateway", "http://127.0.0.1:1"), "market: give --market, too"),
+        (("ticks", "--sessions", "2", "--processes", "3"), "--processes: 3 cannot share 2 sessions"),
+        (("orders", "--rate", "0.1", "--seconds", "2"), "there is nothing to measure in 2 s"),
     ],
 )
 def test_what_cannot_run_says_why_in_one_line(

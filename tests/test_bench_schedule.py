@@ -171,6 +171,7 @@ def test_a_late_generator_makes_the_run_void() -> None:
     assert allowed_lateness_ms("rest_orders", targets) == 2.0
     assert void_reason([operation([1_000_000] * 200, lateness=1_900_000)], targets) == ""
     assert "rest_orders was late" in void_reason([operation([9_000_000] * 200, lateness=2_100_000)], targets)
+    assert "nothing was measured" in void_reason([], targets)
     assert allowed_lateness_ms("rest_orders", {"rest_orders": {"p99_ms": 5.0}}) == 1.0
     assert allowed_lateness_ms("sessions", {"sessions": {"service_p99_ms": 10.0}}) == 5.0
 

@@ -44,7 +44,9 @@ def default_targets(doors: Sequence[str]) -> Targets:
 
 
 def void_reason(operations: Sequence[Operation], targets: Targets) -> str:
-    """Say why the figures must not be used: a generator was late. Empty where none was."""
+    """Say why the figures must not be used: there are none, or a generator was late. Empty where they may."""
+    if not operations:
+        return "nothing was measured: by chance, no request was meant for that time; measure longer"
     for name in dict.fromkeys(operation.door for operation in operations):
         own = [operation for operation in operations if operation.door == name]
         lateness = added([operation.lateness for operation in own])

@@ -139,7 +139,7 @@ class _Run:
         measured = begin + int(scenario.warm_up * 1e9)
         operations = _operations(finished)
         seconds = max((end.end - measured) / 1e9 for end in finished)
-        memory = self.watch.samples(measured)
+        memory, stopped = self.watch.samples(measured), self.stopped.is_set()
         return Result(
             name=scenario.name,
             started=started,
@@ -153,8 +153,8 @@ class _Run:
             fingerprint=self.fingerprint,
             operations=operations,
             generators=tuple(_generator(child, end) for child, end in zip(children, finished, strict=True)),
-            void=self._void(operations),
-            partial="interrupted: what there was until then" if self.stopped.is_set() else "",
+            void=void_reason(operations, self.targets) if operations or not stopped else "",
+            partial="interrupted: what there was until then" if stopped else "",
             checks=check(self.targets, operations, memory),
             memory=memory,
             before=before,
@@ -176,11 +176,6 @@ class _Run:
             for task in (starting, stopping):
                 task.cancel()
             await asyncio.gather(starting, stopping, return_exceptions=True)
-
-    def _void(self, operations: Sequence[Operation]) -> str:
-        if not operations and not self.stopped.is_set():
-            return "nothing was measured: by chance, no request was meant for that time; measure longer"
-        return void_reason(operations, self.targets)
 
     def _notes(self) -> tuple[str, ...]:
         notes = []

@@ -42,7 +42,7 @@ class StackWatch:
         for url in () if found else self._urls:
             with contextlib.suppress(ServerError):
                 answer = await asyncio.to_thread(fetch_json, url, "/stats", self._api_key)
-                found.update(_numbers(f"{url.rpartition(':')[2]}", answer))
+                found.update(numbers_of(f"{url.rpartition(':')[2]}", answer))
         return found
 
     async def look(self) -> None:
@@ -88,11 +88,12 @@ def _summary(telemetry: Telemetry) -> dict[str, float]:
                 f"{key}.max_ns": stage.histogram.maximum,
             }
     for service, figures in telemetry.stats.items():
-        found |= _numbers(f"{telemetry.process}.{service}", figures)
+        found |= numbers_of(f"{telemetry.process}.{service}", figures)
     return found
 
 
-def _numbers(prefix: str, figures: object) -> dict[str, float]:
+def numbers_of(prefix: str, figures: object) -> dict[str, float]:
+    """Give the figures of an object as ``prefix.name``, as far as a result can hold what a stack may say."""
     if not isinstance(figures, dict):
         return {}
     return {

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import typer
 
@@ -23,18 +21,15 @@ HLOG = typer.Option(
 )
 
 
-_NOT_PLAIN: Final = re.compile(r"[^ -~]+")
-
 T = TypeVar("T")
 
 
 def show(found: T, text_of: Callable[[T], str], as_json: bool) -> None:
     """Print what was found for people, or as JSON in plain ASCII: neither can steer a terminal."""
-    import msgspec
-
     if as_json:
-        document = msgspec.json.encode(found).decode()
-        typer.echo(_NOT_PLAIN.sub(lambda letters: json.dumps(letters[0])[1:-1], document))
+        from tvops.json_text import json_line
+
+        typer.echo(json_line(found))
     else:
         say(text_of(found))
 
