@@ -40,7 +40,7 @@ def short_path() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.parametrize("words", [("orders", "--rate", "50"), ("capacity", "orders")], ids=" ".join)
+@pytest.mark.parametrize("words", [("orders", "--rate", "50"), ("ab", "--b", "log_level=info")], ids=" ".join)
 def test_four_in_a_row_leave_nothing(words: tuple[str, ...], short_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "tvops", "bench", *words, "--seconds", "30"],
