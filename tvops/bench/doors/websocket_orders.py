@@ -36,7 +36,7 @@ class Answer(msgspec.Struct, gc=False):
 
     id: int
     ok: bool
-    status: int = 200
+    status: Annotated[int, msgspec.Meta(ge=100, le=999)] = 200
 
 
 _ANSWER: Any = msgspec.json.Decoder(Answer)
