@@ -2,8 +2,8 @@
 
 A KeyboardInterrupt that is raised inside an import may be swallowed by a callback of importlib that holds the
 global import lock, which then stays held: the next thread that imports waits for ever. It also comes out of C
-extensions as some other error. So SIGINT raises KeyboardInterrupt here as it does in any Python program, but never
-inside an import: it then comes again a moment later, until the import is done.
+extensions as some other error. So SIGINT raises KeyboardInterrupt here as it does in any Python program, but one
+that comes inside an import takes effect when that import is done.
 
 What takes the signal over itself does so as ever: asyncio.Runner, a loop's own handler, `tuning.interruption`.
 """
@@ -11,10 +11,10 @@ What takes the signal over itself does so as ever: asyncio.Runner, a loop's own 
 from __future__ import annotations
 
 import signal
+import sys
 from types import FrameType
 
 _IMPORTLIB = "<frozen importlib._bootstrap"
-_MOMENT = 0.01  # seconds
 
 
 def spare_imports() -> None:
@@ -23,7 +23,6 @@ def spare_imports() -> None:
         return
     # asyncio takes SIGINT over from this handler only, and puts it back under this name
     signal.default_int_handler = _interrupt  # type: ignore[assignment]
-    signal.signal(signal.SIGALRM, _come_again)
     signal.signal(signal.SIGINT, _interrupt)
 
 
@@ -31,17 +30,27 @@ def end_at_once() -> None:
     """Let SIGINT end the process from now on without a word: its work is done."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, 0)  # Python takes its handlers away before the process ends
 
 
 def _interrupt(_: int, frame: FrameType | None) -> None:
+    outermost = None
     while frame is not None:
         if frame.f_code.co_filename.startswith(_IMPORTLIB):
-            signal.setitimer(signal.ITIMER_REAL, _MOMENT)
-            return
+            outermost = frame
         frame = frame.f_back
-    raise KeyboardInterrupt
+    if outermost is None:
+        raise KeyboardInterrupt
+    _interrupt_after(outermost)
 
 
-def _come_again(_: int, __: FrameType | None) -> None:
-    signal.raise_signal(signal.SIGINT)  # to whatever has taken it over meanwhile
+def _interrupt_after(awaited: FrameType) -> None:
+    """Have SIGINT handled as soon as the function of this frame returns, as if it came then."""
+
+    def follow(frame: FrameType, event: str, _: object) -> None:
+        if frame is awaited and event == "return":
+            sys.setprofile(None)
+            handler = signal.getsignal(signal.SIGINT)
+            if callable(handler):
+                handler(signal.SIGINT, frame.f_back)
+
+    sys.setprofile(follow)
