@@ -96,6 +96,22 @@ async def test_pages_of_the_service(bus: Bus) -> None:
 
 
 @on_uvloop
+async def test_what_is_read_from_the_past_is_no_rate(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tvops.engine.stream.service.SWEEP_SECONDS", 0.02)
+    publisher, rates = Publisher(bus), []
+    for n in range(20):
+        await publisher.ticks(500, first=1 + 500 * n)
+    async with serving(bus) as service:
+        await until(lambda: service.stats()["total_messages"] == 10_000)
+        for _ in range(10):
+            rates.append(service.stats()["ticks_per_s"])
+            await asyncio.sleep(0.02)
+        assert rates == [0] * 10
+        while not service.stats()["ticks_per_s"]:
+            await publisher.ticks(5)
+
+
+@on_uvloop
 async def test_health_tells_of_the_others(bus: Bus) -> None:
     async with serving(bus, health_sources=[Sick()]) as service:
         health = await get(service, "/health")

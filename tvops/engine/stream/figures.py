@@ -28,6 +28,11 @@ class Figures:
             if major >= self._started_us:
                 self.latencies.record(now - 1000 * major)
 
+    def taken(self, ticks: int, published: int) -> None:
+        """Note the count of ticks after a batch whose first entry was published then (µs since the epoch)."""
+        if published < self._started_us:  # read from the past, which is no rate of now
+            self._ticks, self._ticked = ticks, time.monotonic()
+
     def tick(self, ticks: int, now: float) -> None:
         """Note the count of ticks at the time ``now``."""
         self.ticks_per_second = (ticks - self._ticks) / max(now - self._ticked, 1e-3)

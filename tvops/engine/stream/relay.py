@@ -73,6 +73,8 @@ class Relay:
             logger.warning("market data was lost before it could be read; books wait for their next snapshot")
             updates = intake.interrupt()
         updates += intake.take(blob for _, _, blob in entries)
+        if entries:
+            self._figures.taken(intake.ticks, entries[0][0])
         self._figures.pending = intake.records - before
         wanted = self._hub.publish(updates, time.time_ns())
         return intake.records - before if wanted else 0
