@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,62 @@ def test_what_somebody_else_put_into_a_folder_like_tmp_is_not_written(
         with pytest.raises(UsageError, match="link: cannot be written: it is a link that somebody else has made"):
             act(shared / "link")
     assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
+@pytest.mark.parametrize("way", ["w", "a"])
+def test_an_open_descriptor_is_written_to_and_what_it_names_is_not_replaced(
+    place: str, way: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    log.write_text("old\n")
+    inode = log.stat().st_ino
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    program = f"""
+from pathlib import Path
+from tvops.whole_files import check_place, write_whole
+print("before", flush=True)
+check_place(Path({place!r}))
+write_whole(Path({place!r}), [b"re", b"sult\\n"])
+print("after")
+"""
+    with log.open(way) as out:
+        subprocess.run([sys.executable, "-c", program], stdout=out, cwd=tmp_path, check=True)
+    assert log.read_text() == ("old\n" if way == "a" else "") + "before\nresult\nafter\n"
+    assert log.stat().st_ino == inode
+    assert {file.name for file in tmp_path.iterdir()} == {"log", "link"}
+
+
+def test_a_descriptor_that_is_read_from_is_told_beforehand(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("old")
+    with path.open() as file:
+        for act in (check_place, lambda path: write_whole(path, b"x")):
+            with pytest.raises(UsageError, match="cannot be written: it is open for reading only"):
+                act(Path(f"/dev/fd/{file.fileno()}"))
+    assert path.read_text() == "old"
+
+
+def test_a_pipe_is_written_where_somebody_reads_it_and_told_where_nobody_does(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(UsageError, match="pipe: cannot be written: it is a pipe that nobody reads"):
+        write_whole(path, b"x")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        check_place(path)
+        assert os.read(reader, 9) == b""
+        write_whole(path, [b"x", b"y"])
+        assert os.read(reader, 9) == b"xy"
+    finally:
+        os.close(reader)
+
+
+def test_the_longest_name_that_a_file_may_have(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 255)
+    check_place(path)
+    write_whole(path, b"x")
+    assert path.read_bytes() == b"x"
+    for act in (check_place, lambda path: write_whole(path, b"x")):
+        with pytest.raises(UsageError, match="cannot be written: File name too long"):
+            act(tmp_path / ("n" * 256))

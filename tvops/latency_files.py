@@ -10,7 +10,16 @@ from typing import Final
 from tvops.engine.telemetry.export import Interval, render_hgrm, render_hlog
 from tvops.engine.telemetry.histogram import Counts
 from tvops.errors import UsageError
-from tvops.whole_files import SHARED, append_whole, check_place, refusal, target_of, write_whole
+from tvops.whole_files import (
+    SHARED,
+    append_whole,
+    check_place,
+    open_in_place,
+    refusal,
+    stays_in_place,
+    target_of,
+    write_whole,
+)
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_:+][A-Za-z0-9._:+-]{0,199}")
 _SHOWN: Final = 60
@@ -41,7 +50,7 @@ def place_for_hgrm(folder: Path) -> None:
 def check_hlog(path: Path) -> None:
     """Raise UsageError where no histogram log can be written, or where a file is: a log is never replaced."""
     check_place(path)
-    if path.is_file():
+    if path.is_file() and not stays_in_place(path):
         raise UsageError(f"{path}: exists already; name another file")
 
 
@@ -75,10 +84,10 @@ def follow_hlog(path: Path, start: int, intervals: Iterable[Interval]) -> None:
     Raises:
         UsageError: a tag is none, or the file cannot be written.
     """
-    device, kept = path.exists() and not path.is_file(), False
+    kept = False
     try:
-        target = path if device else target_of(path)
-        with target.open("wb" if device else "xb", buffering=0) as file:
+        device, target = stays_in_place(path), target_of(path)
+        with open_in_place(path) if device else target.open("xb", buffering=0) as file:
             try:
                 for line in _hlog_lines(start, intervals):
                     append_whole(file, line)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterable
@@ -20,12 +22,16 @@ SHARED: Final = 0o666
 _MOST_LINKS: Final = 40
 """As many as the kernel follows."""
 
+_BESIDE: Final = ".tvops-"
+"""How the name begins that a file has before it is in its place: short, since its own may fill all 255 bytes."""
+
+_DESCRIPTORS: Final = re.compile(r"/proc/\d+(/task/\d+)?/fd")
+
 
 def write_whole(path: Path, content: bytes | Iterable[bytes], mode: int = PRIVATE) -> None:
     """Write a file, and leave what was there before where that is not possible.
 
-    A link stays: what it names is written. A device or a pipe is written to as it is: it cannot be put in place
-    of another.
+    A link stays: what it names is written. What cannot be replaced is written to as it is: see `open_in_place`.
 
     Args:
         path: of the file; its folder is there.
@@ -38,12 +44,13 @@ def write_whole(path: Path, content: bytes | Iterable[bytes], mode: int = PRIVAT
     pieces = [content] if isinstance(content, bytes) else content
     written = None
     try:
-        target = target_of(path)
-        if path.exists() and not path.is_file():
-            with path.open("wb") as device:
-                device.writelines(pieces)
+        if stays_in_place(path):
+            with open_in_place(path) as device:
+                for piece in pieces:
+                    append_whole(device, piece)
             return
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+        target = target_of(path)
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=_BESIDE, delete=False) as file:
             written = Path(file.name)
             file.writelines(pieces)
         written.chmod(_mode_of(target, mode))
@@ -54,6 +61,32 @@ def write_whole(path: Path, content: bytes | Iterable[bytes], mode: int = PRIVAT
     finally:
         if written is not None:
             written.unlink(missing_ok=True)
+
+
+def stays_in_place(path: Path) -> bool:
+    """Whether a path names a device, a pipe or an open descriptor (/dev/stdout): no file may be put in its place.
+
+    Raises:
+        OSError: the links have no end, or one is not to be followed.
+    """
+    target = target_of(path)
+    return _is_descriptor(target) or (target.exists() and not target.is_file())
+
+
+def open_in_place(path: Path) -> FileIO:
+    """Open what `stays_in_place` to write at its end, and do not wait for somebody to read a pipe.
+
+    A descriptor of this process is used itself: opened once more, its file would have two ends, of which each
+    overwrites what the other has written.
+
+    Raises:
+        OSError: it cannot be opened for writing.
+    """
+    target = target_of(path)
+    own = _own_descriptor(target)
+    descriptor = _open_at_once(target) if own is None else os.dup(own)
+    os.set_blocking(descriptor, True)
+    return FileIO(descriptor, "ab")
 
 
 def append_whole(file: FileIO, piece: bytes) -> None:
@@ -84,17 +117,20 @@ def check_place(path: Path) -> None:
             reason = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
             raise NotADirectoryError(errno.ENOTDIR, reason)
         if path.exists():
-            _check_access(target if path.is_file() else path)
-        if path.exists() and not path.is_file():
+            _check_access(target)
+        if stays_in_place(target):  # not opened: whoever reads a pipe takes the close for the end of all
+            _own_descriptor(target)
             return
-        with tempfile.TemporaryFile(dir=folder):  # asking for permissions does not tell of all that can be wrong
+        with tempfile.TemporaryFile(
+            dir=folder, prefix=_BESIDE
+        ):  # asking for permissions does not tell of all that can be wrong
             pass
     except OSError as error:
         raise refusal(path, error) from None
 
 
 def target_of(path: Path) -> Path:
-    """Give what a path names in the end, there or not.
+    """Give what a path names in the end, there or not; of an open descriptor (/dev/stdout) the one in /proc.
 
     In a folder like /tmp no links of others are followed: they could lead to any file of the user's.
 
@@ -102,7 +138,7 @@ def target_of(path: Path) -> Path:
         OSError: the links have no end, or one is not to be followed.
     """
     for _ in range(_MOST_LINKS):
-        if not path.is_symlink():
+        if not path.is_symlink() or _is_descriptor(path):
             return path
         folder = path.parent.stat()
         if folder.st_mode & stat.S_ISVTX and path.lstat().st_uid not in (os.geteuid(), folder.st_uid):
@@ -114,6 +150,30 @@ def target_of(path: Path) -> Path:
 def refusal(path: Path, error: OSError) -> UsageError:
     """Give what a user is told of a file that cannot be written."""
     return UsageError(f"{path}: cannot be written: {error.strerror or error}")
+
+
+def _is_descriptor(path: Path) -> bool:
+    return path.is_symlink() and bool(_DESCRIPTORS.fullmatch(os.path.realpath(path.parent)))
+
+
+def _own_descriptor(target: Path) -> int | None:
+    """Give the descriptor of this process that is meant, if any; raise OSError where it is none to write to."""
+    if not (_is_descriptor(target) and target.parent.samefile("/proc/self/fd")):
+        return None
+    own = int(target.name)
+    if fcntl.fcntl(own, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise PermissionError(errno.EACCES, "it is open for reading only")
+    return own
+
+
+def _open_at_once(target: Path) -> int:
+    """Open a device or a pipe at its end; raise OSError where that would have to wait for somebody."""
+    try:
+        return os.open(target, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno == errno.ENXIO and target.is_fifo():
+            raise OSError(errno.ENXIO, "it is a pipe that nobody reads") from None
+        raise
 
 
 def _check_access(path: Path) -> None:
