@@ -59,6 +59,37 @@ def test_no_import_is_interrupted_while_it_holds_the_import_lock(n: int) -> None
     assert done.stdout.endswith("goes on\n")
 
 
+HANGING = """
+import os, sys, threading, time, signal
+from tvops import ctrl_c
+
+ctrl_c.PATIENCE = 0.1
+ctrl_c.spare_imports()
+sys.path.insert(0, sys.argv[1])
+
+def press():
+    while "hangs_for_ever" not in sys.modules:
+        time.sleep(0.01)
+    for _ in range(100):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.06)
+
+threading.Thread(target=press, daemon=True).start()
+try:
+    import hangs_for_ever
+except KeyboardInterrupt:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print("interrupted")
+"""
+
+
+def test_an_import_that_hangs_can_be_interrupted(tmp_path: Path) -> None:
+    (tmp_path / "hangs_for_ever.py").write_text("import threading\nthreading.Event().wait()\n")
+    command = [sys.executable, "-c", HANGING, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
 def interrupted(command: list[str], seconds: float) -> tuple[int, str]:
     """Start a command, interrupt it so long after its begin, and give its exit code and what it told."""
     process = subprocess.Popen(
