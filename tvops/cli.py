@@ -83,11 +83,14 @@ def _finite(context: object, parameter: Any, value: float | None) -> float | Non
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line and give its exit code; a failure that a user can cause is one line on stderr."""
+    """Run one command line and give its exit code; a failure that a user can cause is one line on stderr.
+
+    So is Ctrl-C, unless the command made an end of its own of it and gives 130.
+    """
     if strange := [text for text in arguments if not is_text(text)]:
         return _tell(f"{strange[0]!r}: is not UTF-8 text", 2)
     try:
-        result: Any = build_command(arguments)(args=arguments, prog_name="tvops", standalone_mode=False)
+        return _invoke(arguments)
     except TvopsError as error:
         return _tell(str(error), error.exit_code)
     except CLICK_ERROR as error:
@@ -99,11 +102,21 @@ def run(arguments: list[str]) -> int:
         return _tell(f"{' '.join(text.split()).rstrip('.')}; see {command} --help", 2)
     except (typer.Abort, KeyboardInterrupt):
         return _tell("interrupted", 130)
-    except (BrokenPipeError, SystemExit):  # click makes a SystemExit of the former, and of nothing else
+    except BrokenPipeError:
         sys.stderr.close()
         return 141
     except OSError as error:
         return _tell(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
+
+
+def _invoke(arguments: list[str]) -> int:
+    """Do what click's own `main` does, which makes the same 130 of Ctrl-C as of a command that gives it."""
+    command = build_command(arguments)
+    try:
+        with command.make_context("tvops", list(arguments)) as context:
+            result = command.invoke(context)
+    except typer.Exit as ended:
+        return ended.exit_code
     return result if isinstance(result, int) else 0
 
 
