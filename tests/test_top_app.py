@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from textual.events import Key
 from textual.pilot import Pilot
 
 from tests.stack import Stack, free_port
@@ -252,6 +253,23 @@ async def test_the_filter_is_a_regular_expression_that_can_be_turned_over() -> N
         assert "is no regular expression" in "".join(screen.lines[-3:-1])  # the last one is where it is typed
         await screen.press("escape")
         assert screen.app.focused is screen.app.panel
+
+
+async def test_keys_in_a_burst_are_typed_into_the_filter() -> None:
+    async with showing() as screen:
+        await screen.press("8")
+        for key in ("slash", "q", "r", "x", "backspace"):
+            character = {"slash": "/", "backspace": "\x7f"}.get(key, key)
+            screen.app.post_message(Key(key, character))
+        await screen.pilot.pause()
+        assert screen.desk.choice.pattern == "qr"
+        assert screen.app.focused is not screen.app.panel
+        await screen.press("escape", "7", "8")
+        for key in ("slash", "b", "enter", "7"):
+            screen.app.post_message(Key(key, {"slash": "/", "enter": "\r"}.get(key, key)))
+        await screen.pilot.pause()
+        assert screen.app.focused is screen.app.panel
+        assert screen.desk.view.name == "redis"
 
 
 async def test_a_filter_that_could_try_for_ever_leaves_the_keys_alive() -> None:

@@ -143,15 +143,28 @@ class Top(App[None]):
 
     def on_key(self, event: Key) -> None:
         """Do what a key is for."""
-        if len(self.screen_stack) > 1 or self.query_one("#filter", Input).has_focus:
-            if event.key == "escape" and len(self.screen_stack) == 1:
-                self._close_filter()
+        if len(self.screen_stack) > 1:
+            return
+        if self.desk.typing:
+            self._type(event)
             return
         if not self._keys.press(event.key, event.character or ""):
             return
         event.stop()
         event.prevent_default()
         self.draw()
+
+    def _type(self, event: Key) -> None:
+        """Take a key of a filter. A burst of keys is here before the field has the focus that it was given."""
+        if event.key == "escape":
+            self._close_filter()
+        elif not (field := self.query_one("#filter", Input)).has_focus:
+            if event.key == "enter":
+                self._close_filter()
+            elif event.key == "backspace":
+                field.action_delete_left()
+            elif event.is_printable and event.character:
+                field.insert_text_at_cursor(event.character)
 
     def on_panel_clicked(self, message: Panel.Clicked) -> None:
         """Do what was clicked on."""

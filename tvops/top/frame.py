@@ -88,7 +88,7 @@ def _status(scene: Scene, status: Status, width: int) -> Line:
     left: list[Span] = [Span(BRAND, "brand")]
     for name, part in zip(names, told, strict=True):
         left += [*name, *part]
-    clock_piece: Line = (Span(f"{clock(status.now)} UTC ", "dim"),)
+    clock_piece: Line = (Span(f"{clock(status.now)} UTC ", "dim"),) if status.now else ()
     return between(tuple(left), [*marks, *more, clock_piece], width)
 
 
