@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import msgspec
@@ -263,6 +264,65 @@ async def test_connections_are_kept_and_made_anew() -> None:
     assert all(request.startswith(b"GET /telemetry HTTP/1.1\r\n") for _, request in seen)
 
 
+def served(number: int, headers: str = "") -> bytes:
+    return answer(msgspec.msgpack.encode(msgspec.structs.replace(GOOD, pid=number)), headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("with_it", "after_it"),
+    [
+        (served(99), b""),
+        (b"garbage", b""),
+        (b"", served(99)),
+        (b"", b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
+    ],
+)
+async def test_what_follows_an_answer_is_not_the_next_one(with_it: bytes, after_it: bytes) -> None:
+    numbers, sent = itertools.count(1), asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(served(next(numbers)) + with_it)
+            await asyncio.sleep(0.01)
+            writer.write(after_it)
+            sent.set()
+
+    async with endpoint(handler) as url, TelemetryClient([url]) as client:
+        for number in (1, 2, 3):
+            (reading,) = await client.poll()
+            assert reading.telemetry, reading.error
+            assert reading.telemetry.pid == number
+            await sent.wait()
+            sent.clear()
+            await asyncio.sleep(0.01)  # it comes to the client
+
+
+@pytest.mark.parametrize(
+    "interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"]
+)
+async def test_an_interim_answer_is_not_the_answer(interim: bytes) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for piece in (interim, interim + served(5)):
+            writer.write(piece)
+            await asyncio.sleep(0.01)
+
+    async with endpoint(handler) as url:
+        reading = await poll(url)
+    assert reading.telemetry, reading.error
+    assert reading.telemetry.pid == 5
+    async with endpoint(says(interim)) as url:
+        assert (await poll(url)).error == "broke off in the middle of its answer"
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_an_answer_without_a_length_ends_with_the_connection(version: str) -> None:
+    head = f"HTTP/{version} 200 OK\r\nContent-Type: application/msgpack\r\n\r\n".encode()
+    async with endpoint(says(head + msgspec.msgpack.encode(GOOD))) as url:
+        assert (await poll(url)).telemetry == GOOD
+
+
 async def test_it_reconnects_to_an_endpoint_that_was_restarted() -> None:
     good = says(answer(msgspec.msgpack.encode(GOOD)), keep=True)
     async with endpoint(good) as url:
@@ -379,6 +439,31 @@ async def test_a_name_with_several_addresses_is_one_where_any_of_them_answers(
         assert (await poll(named)).telemetry == GOOD
         found = ["127.0.0.2", "127.0.0.3"]
         assert (await poll(named)).error == "connection refused"
+
+
+async def test_an_address_that_hangs_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def getaddrinfo(host: str, port: int, **more: Any) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("127.0.0.2", "127.0.0.1")]
+
+    monkeypatch.setattr("tvops.dialing._HEAD_START", 0.01)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    async with endpoint(says(answer(msgspec.msgpack.encode(GOOD)))) as url:
+        port = int(url.rpartition(":")[2])
+        with ExitStack() as opened:
+            full = opened.enter_context(socket.socket())
+            full.bind(("127.0.0.2", port))
+            full.listen(0)
+            for _ in range(3):  # then its queue takes no more, and who comes is left without an answer
+                filler = opened.enter_context(socket.socket())
+                filler.setblocking(False)
+                with suppress(BlockingIOError):
+                    filler.connect(("127.0.0.2", port))
+            tasks = asyncio.all_tasks()
+            for _ in range(3):
+                assert (await poll(f"http://stack.invalid:{port}")).telemetry == GOOD
+            await asyncio.sleep(0.01)
+            assert not [task for task in asyncio.all_tasks() - tasks if "_connected" in repr(task)]
+            gc.collect()  # a socket that was left open would be told of as a warning, which is an error here
 
 
 async def test_a_name_that_is_none_is_no_host() -> None:

@@ -8,26 +8,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import ipaddress
 import os
 import socket
 import ssl
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
 from tvops.daemon_thread import aside
+from tvops.dialing import Address, dial, is_literal, look_up
 from tvops.errors import UsageError
 from tvops.terminal import clean
 
 _PIECE = 1 << 16
 _SHOWN = 120  # letters of what a stranger says
-_READ = (b"content-type", b"location")
-
-_Address = tuple[Any, ...]
-"""As `socket.getaddrinfo` gives it: family, kind, protocol, name, address."""
+_ENDED = (b"content-length", b"transfer-encoding")
+"""Headers that say where a body ends; without them it ends with the connection."""
+_READ = (b"content-type", b"location", *_ENDED)
 
 
 class EndpointError(Exception):
@@ -61,7 +60,7 @@ class Endpoint:
         self._base = parts.path.rstrip("/")
         self._headers = f"Host: {parts.netloc}\r\n" + (f"X-API-Key: {api_key}\r\n" if api_key else "")
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self._lookup: asyncio.Future[list[_Address] | Exception] | None = None
+        self._lookup: asyncio.Future[list[Address] | Exception] | None = None
 
     async def fetch(self, path: str, accept: str, limit: int, timeout: float) -> Content:
         """Give what the port answers to one GET; ask for the next thing when this is over.
@@ -97,13 +96,15 @@ class Endpoint:
 
     async def _answered(self, request: bytes, limit: int) -> _Answer:
         """Ask on the kept connection; on a new one where there is none, or the other side has let go of it."""
+        if self._streams is not None and not await _is_idle(self._streams[0]):
+            self.disconnect()
         if self._streams is not None:
             self.connected = True
             with contextlib.suppress(ConnectionError, EOFError):
                 return await self._ask(request, limit, *self._streams)
             self.disconnect()
             self.connected = False
-        connection = await self._connect()
+        connection = await dial(await self._addresses())
         self.connected = True
         self._streams = await asyncio.open_connection(
             sock=connection, limit=_PIECE, ssl=_tls() if self._secure else None,
@@ -127,24 +128,16 @@ class Endpoint:
             self.disconnect()
         return answer
 
-    async def _connect(self) -> socket.socket:
-        """Connect to the first address that takes it; raise OSError of the last one where none does."""
-        *others, last = await self._addresses()
-        for other in others:
-            with contextlib.suppress(OSError):
-                return await _connected(other)
-        return await _connected(last)
-
-    async def _addresses(self) -> list[_Address]:
+    async def _addresses(self) -> list[Address]:
         """Give the addresses of the host.
 
         A resolver may hang for minutes, so a name is looked up on a thread of its own that nobody waits for at the
         end. The next request waits for the same look-up as long as it lasts: there is one such thread at most.
         """
-        if _is_literal(self._host):
-            found = _look_up(self._host, self._port)
+        if is_literal(self._host):
+            found = look_up(self._host, self._port)
         else:
-            self._lookup = self._lookup or aside("resolver", _look_up, self._host, self._port)
+            self._lookup = self._lookup or aside("resolver", look_up, self._host, self._port)
             await asyncio.wait([self._lookup])
             found, self._lookup = self._lookup.result(), None
         if isinstance(found, Exception):
@@ -182,6 +175,7 @@ class _Answer:
         self.status = 0
         self.keep_alive = False
         self.complete = False
+        self._ends_with_connection = False
         self.parser = httptools.HttpResponseParser(self)
 
     async def receive(self, reader: asyncio.StreamReader, limit: int) -> None:
@@ -192,6 +186,8 @@ class _Answer:
             if not piece:
                 if not received:
                     raise EOFError
+                if self._ends_with_connection:
+                    return
                 raise EndpointError("broke off in the middle of its answer")
             received += len(piece)
             if received > limit:
@@ -199,19 +195,47 @@ class _Answer:
             try:
                 self.parser.feed_data(piece)
             except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-                raise EndpointError("does not speak HTTP") from None
+                if not self.complete:
+                    raise EndpointError("does not speak HTTP") from None
+                self.keep_alive = False  # what follows an answer would be taken for the next one
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise httptools.HttpParserError("something follows the answer")
+        self.headers.clear()
+        self.body.clear()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() in _READ:  # an answer may have a million others
             self.headers[name.lower()] = value
 
+    def on_headers_complete(self) -> None:
+        self.status = self.parser.get_status_code()
+        self._ends_with_connection = not self._interim and not any(name in self.headers for name in _ENDED)
+
     def on_body(self, body: bytes) -> None:
         self.body += body
 
     def on_message_complete(self) -> None:
-        # the parser knows these for as long as it is at this message
-        self.status, self.keep_alive = self.parser.get_status_code(), self.parser.should_keep_alive()
-        self.complete = True
+        self.keep_alive = self.parser.should_keep_alive()  # it knows for as long as it is at this message
+        self.complete = not self._interim
+
+    @property
+    def _interim(self) -> bool:
+        """Whether the answer itself is still to come, as after "103 Early Hints"."""
+        return 100 <= self.status < 200
+
+
+async def _is_idle(reader: asyncio.StreamReader) -> bool:
+    """Whether nothing has come since the last answer: no end, no bytes that would be taken for the next one."""
+    try:
+        async with asyncio.timeout(0):
+            await reader.read(1)
+    except TimeoutError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _checked(path: str, answer: _Answer) -> Content:
@@ -245,34 +269,7 @@ def _split(url: str) -> SplitResult:
     return parts
 
 
-def _is_literal(host: str) -> bool:
-    """Whether a host is an address, so that nobody has to be asked for it; one with a zone (%) needs a look."""
-    with contextlib.suppress(ValueError):
-        return "%" not in host and bool(ipaddress.ip_address(host))
-    return False
-
-
-def _look_up(host: str, port: int) -> list[_Address] | Exception:
-    """Give the addresses of a host, or what hinders that: nobody may be left to catch it."""
-    try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as failure:
-        return failure
-
-
 @functools.cache
 def _tls() -> ssl.SSLContext:
     """Give whom this machine trusts; reading that takes a while, and is the same for every connection."""
     return ssl.create_default_context()
-
-
-async def _connected(where: _Address) -> socket.socket:
-    family, kind, protocol, _, address = where
-    connection = socket.socket(family, kind, protocol)
-    try:
-        connection.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(connection, address)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
