@@ -247,3 +247,9 @@ def test_huge_and_missing_files_are_refused(tmp_path: Path, monkeypatch: pytest.
         load_result(str(tmp_path / "y.json"))
     with pytest.raises(UsageError, match="is no name of a result"):
         load_result("a b")
+
+
+def test_a_scenario_is_named_like_its_file_whatever_that_has_in_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "a\nb.yaml"
+    path.write_text("loads:\n- {door: redis, rate: 10}\n")
+    assert load_scenario(str(path)).name == "a?b"

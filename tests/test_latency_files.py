@@ -22,7 +22,7 @@ from tvops.engine.telemetry.document import Stage, Telemetry
 from tvops.engine.telemetry.export import Interval
 from tvops.engine.telemetry.histogram import HIGHEST, pack
 from tvops.errors import UsageError
-from tvops.latency_files import follow_hlog
+from tvops.latency_files import follow_hlog, place_for_hgrm
 from tvops.telemetry_client import Reading
 from tvops.top import exports
 from tvops.top.addresses import Stack
@@ -305,3 +305,10 @@ def test_a_full_disk_leaves_whole_lines_of_a_log_that_is_followed(tmp_path: Path
     assert not path.exists()
     with pytest.raises(UsageError, match="/dev/full: cannot be written: No space left on device"):
         follow_hlog(Path("/dev/full"), BEGIN, intervals())
+
+
+def test_a_file_is_no_folder_for_distributions(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.touch()
+    with pytest.raises(UsageError, match="x: is no folder$"):
+        place_for_hgrm(file)

@@ -42,8 +42,10 @@ def place_for_hgrm(folder: Path) -> None:
     """Make a folder for `write_hgrm`; raise UsageError where that is not possible."""
     try:
         folder.mkdir(exist_ok=True)
+    except FileExistsError:
+        raise UsageError(f"{folder}: is no folder") from None
     except OSError as error:
-        raise UsageError(f"{folder}: cannot be written: {error.strerror or error}") from None
+        raise refusal(folder, error) from None
     check_place(folder / "x.hgrm")
 
 

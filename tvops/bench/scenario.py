@@ -15,6 +15,7 @@ from tvops.bench.result import Line
 from tvops.bench.schedule import MAX_REQUESTS, Phase, Rate
 from tvops.engine.telemetry.bounds import Number
 from tvops.errors import UsageError
+from tvops.terminal import clean
 from tvops.yaml_lines import Keys, Located, load_yaml
 
 FOLDER = Path(__file__).parent / "scenarios"
@@ -90,7 +91,9 @@ def shipped() -> list[str]:
 
 def read_scenario(located: Located) -> Scenario:
     """Check what a file says; raise UsageError as `load_scenario` does."""
-    value = {"name": located.path.stem} | located.value if isinstance(located.value, dict) else located.value
+    value = located.value
+    if isinstance(value, dict):
+        value = {"name": clean(located.path.stem)} | value
     scenario: Scenario = _convert(located, value, Scenario, ())
     for name in RESERVED & scenario.stack.settings.keys():
         raise _error(located, ("stack", "settings", name), "a stack that bench starts has its own; leave it out")
