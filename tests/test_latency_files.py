@@ -310,5 +310,5 @@ def test_a_full_disk_leaves_whole_lines_of_a_log_that_is_followed(tmp_path: Path
 def test_a_file_is_no_folder_for_distributions(tmp_path: Path) -> None:
     file = tmp_path / "x"
     file.touch()
-    with pytest.raises(UsageError, match="x: is no folder$"):
+    with pytest.raises(UsageError, match="x: is no folder"):
         place_for_hgrm(file)
