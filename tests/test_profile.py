@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import importlib.util
 import json
@@ -13,20 +14,32 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import psutil
 import pytest
 
 from tests.stack import Stack
-from tvops.engine.inside_profile import REQUEST, read_request, result_path
+from tvops.engine.inside_profile import (
+    InsideProfiler,
+    Request,
+    capture_path,
+    leave_private,
+    read_request,
+    request_path,
+    result_path,
+)
 from tvops.engine.tuning_report import Report, started, write_report
 from tvops.errors import TvopsError
 from tvops.profiling import outside, subject
 from tvops.profiling.subject import EndedError, NotYetError, Subject, find_subject
+
+TOKEN = "0123456789abcdef"
 
 BUSY = """
 import ctypes, sys
@@ -46,6 +59,15 @@ def profile(*arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.Complet
         text=True,
         check=False,
     )
+
+
+def started_profile(*arguments: str, output: Path) -> subprocess.Popen[str]:
+    """Start a profile of 60 s, which has said what it is about to do."""
+    line = [sys.executable, "-m", "tvops", "profile", *arguments, "--output", str(output), "--seconds", "60"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("profiling ")
+    return process
 
 
 def busy_child(dumpable: bool = True) -> subprocess.Popen[bytes]:
@@ -163,8 +185,8 @@ def worker(stack: Stack, name: str) -> psutil.Process:
 
 def test_a_signal_without_a_request_does_nothing(stack: Stack) -> None:
     engine = worker(stack, "engine")
-    request = stack.data_dir / REQUEST
-    body = json.dumps({"pid": engine.pid, "mode": "cpu", "seconds": 0.5})
+    request = request_path(stack.data_dir, "engine", TOKEN)
+    body = json.dumps({"pid": engine.pid, "mode": "cpu", "seconds": 0.5, "token": TOKEN})
     without = "SIGUSR2 without a request"
     answered(stack, engine.pid, without)
     request.write_text(body)
@@ -180,22 +202,82 @@ def test_a_signal_without_a_request_does_nothing(stack: Stack) -> None:
     request.write_text(body.replace(str(engine.pid), "1"))
     request.chmod(0o600)
     answered(stack, engine.pid, "a request to profile process 1 is left aside")
-    request.unlink()
     time.sleep(0.6)
-    assert not result_path(stack.data_dir, engine.pid).exists()
+    assert not list(stack.data_dir.glob("profile-re*"))
     assert worker(stack, "engine").pid == engine.pid
     assert stack.healthy(stack.gateway)
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b'{"pid":1,"mode":"cpu","seconds":1e9}', b'{"pid":1,"mode":"rm","seconds":1}', b"x" * 5000]
+    "body",
+    [
+        "",
+        "{",
+        '{"pid":1,"mode":"cpu","seconds":1e9,"token":"0123456789abcdef"}',
+        '{"pid":1,"mode":"rm","seconds":1,"token":"0123456789abcdef"}',
+        '{"pid":1,"mode":"cpu","seconds":1,"token":"../../../etc/abc"}',
+        '{"pid":1,"mode":"cpu","seconds":1,"token":"0123456789abcdef\\n"}',
+        "x" * 5000,
+    ],
 )
-def test_wrong_requests_are_refused(body: bytes, tmp_path: Path) -> None:
-    path = tmp_path / REQUEST
-    path.write_bytes(body)
-    path.chmod(0o600)
+def test_wrong_requests_are_refused(body: str, tmp_path: Path) -> None:
+    path = request_path(tmp_path, "engine", TOKEN)
+    leave_private(path, body.encode())
     with pytest.raises(ValueError):
         read_request(path)
+
+
+@pytest.mark.parametrize("mode", ["cpu", "tracemalloc"])
+async def test_a_worker_ends_what_nobody_waits_for(mode: Literal["cpu", "tracemalloc"], tmp_path: Path) -> None:
+    ours = [path(tmp_path, "engine", TOKEN) for path in (request_path, result_path, capture_path)]
+    others = result_path(tmp_path, "market", TOKEN)
+    for path in (*ours, others):
+        path.touch()
+    loop = asyncio.get_running_loop()
+    InsideProfiler(tmp_path, "engine").install(loop)
+    try:
+        assert list(tmp_path.iterdir()) == [others], "what an engine before this one has left is gone"
+        request = Request(os.getpid(), mode, 600, TOKEN)
+        await asked(tmp_path, request)
+        busy = msgspec.structs.replace(request, token=TOKEN[::-1])
+        await asked(tmp_path, busy)
+        answer = result_path(tmp_path, "engine", busy.token)
+        assert "being profiled already" in answer.read_text()
+        assert sys.getprofile() is not None or tracemalloc.is_tracing()
+        for each in (busy, request):
+            await asked(tmp_path, msgspec.structs.replace(each, mode="cancel"))
+        assert (sys.getprofile(), tracemalloc.is_tracing()) == (None, False)
+        assert list(tmp_path.iterdir()) == [others]
+    finally:
+        loop.remove_signal_handler(signal.SIGUSR2)
+
+
+async def asked(folder: Path, request: Request) -> None:
+    """Leave a request for the engine, which is this process, and wait until it was taken."""
+    path = request_path(folder, "engine", request.token)
+    leave_private(path, msgspec.json.encode(request))
+    os.kill(os.getpid(), signal.SIGUSR2)
+    while path.exists():
+        await asyncio.sleep(0.005)
+
+
+def test_ctrl_c_ends_the_profiler_of_a_service(stack: Stack, tmp_path: Path) -> None:
+    begins = "profiling (tracemalloc) for 60 s"
+    before = stack.log.read_text().count(begins)
+    folder = tmp_path / "a" / "b"
+    first = started_profile(
+        "engine", "--inside", "--mode", "alloc", "--data-dir", str(stack.data_dir), output=folder
+    )
+    while stack.log.read_text().count(begins) == before:
+        assert first.poll() is None
+        time.sleep(0.02)
+    second = profile("engine", "--inside", "--data-dir", str(stack.data_dir))
+    assert (second.returncode, "is being profiled already" in one_line(second)) == (1, True)
+    first.send_signal(signal.SIGINT)
+    assert first.communicate() == ("", "tvops: interrupted\n")
+    assert first.returncode == 130
+    told(stack, "engine", "--inside")
+    assert not list(stack.data_dir.glob("profile-re*"))
 
 
 def test_a_process_that_does_not_wait_for_requests_is_not_signalled(
@@ -267,11 +349,7 @@ def test_a_process_that_ends_meanwhile_is_told_plainly(
 ) -> None:
     if shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None:
         pytest.skip(f"{program} is not here")
-    line = [sys.executable, "-m", "tvops", "profile", "--pid", str(child.pid), "--mode", mode]
-    line += ["--output", str(tmp_path), "--seconds", "20"]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    process.stderr.readline()
+    process = started_profile("--pid", str(child.pid), "--mode", mode, output=tmp_path)
     time.sleep(0.5)
     child.kill()  # it stays a zombie, as nobody waits for it
     out, err = process.communicate()

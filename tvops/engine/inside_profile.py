@@ -1,9 +1,10 @@
 """A worker profiles itself on request, where no profiler can look in from outside.
 
-The owner of the data directory, or root, leaves `profile-request.json` there (mode 0600) and sends SIGUSR2. The
-worker that the request names runs cProfile, memray or tracemalloc for so long and leaves the result beside it.
-They cost the worker speed as long as they run, and nothing otherwise. memray is started here rather than by its
-own `attach`, which has a debugger stop the process and call functions in it.
+The owner of the data directory, or root, leaves a request there, `profile-request-SERVICE-TOKEN.json` (mode
+0600), and sends SIGUSR2. The worker that the request names runs cProfile, memray or tracemalloc for so long and
+leaves the result beside it, under the same token: several may ask at once, and each finds its own answer. The
+profilers cost the worker speed as long as they run, and nothing otherwise. memray is started here rather than by
+its own `attach`, which has a debugger stop the process and call functions in it.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ import signal
 import stat
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 
-REQUEST: Final = "profile-request.json"
 MAX_REQUEST_BYTES: Final = 4096
 MAX_RESULT_BYTES: Final = 64 << 20
 MOST_ROWS: Final = 5000
@@ -35,8 +35,9 @@ class Request(msgspec.Struct, frozen=True):
     """What somebody wants."""
 
     pid: int  # of the worker
-    mode: Literal["cpu", "memray", "tracemalloc"]
+    mode: Literal["cpu", "memray", "tracemalloc", "cancel"]  # the last: nobody waits for it any more
     seconds: Annotated[float, msgspec.Meta(gt=0, le=600)]
+    token: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}\\Z")]  # made up by who asks, new each time
 
 
 class Function(msgspec.Struct, frozen=True, array_like=True):
@@ -71,73 +72,123 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     peak: int = 0  # bytes, the most that was held of what was allocated meanwhile
 
 
-def result_path(folder: Path, pid: int) -> Path:
-    """Give where the worker ``pid`` leaves its result."""
-    return folder / f"profile-result-{pid}.json"
+def request_path(folder: Path, service: str, token: str) -> Path:
+    """Give where a request to ``service`` (engine or market) is left."""
+    return folder / f"profile-request-{service}-{token}.json"
 
 
-def capture_path(folder: Path, pid: int) -> Path:
-    """Give where the worker ``pid`` has memray write."""
-    return folder / f"profile-result-{pid}.memray"
+def result_path(folder: Path, service: str, token: str) -> Path:
+    """Give where the worker leaves its answer."""
+    return folder / f"profile-result-{service}-{token}.json"
+
+
+def capture_path(folder: Path, service: str, token: str) -> Path:
+    """Give where the worker has memray write."""
+    return folder / f"profile-result-{service}-{token}.memray"
+
+
+class Profiler(NamedTuple):
+    """One that runs."""
+
+    finish: Callable[[], Result]
+    """Ends it; gives what it found."""
+    stop: Callable[[], object]
+    """Ends it for nothing."""
+
+
+class _Running(NamedTuple):
+    token: str
+    profiler: Profiler
+    end: asyncio.TimerHandle
 
 
 class InsideProfiler:
-    """Waits for requests in the data directory ``folder``."""
+    """Waits for requests to ``service`` (engine or market) in the data directory ``folder``."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._running = False
+    def __init__(self, folder: Path, service: str) -> None:
+        self._folder, self._service = folder, service
+        self._running: _Running | None = None
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Answer SIGUSR2 from now on."""
-        loop.add_signal_handler(signal.SIGUSR2, self._begin, loop)
+        """Answer SIGUSR2 from now on; what was left for, and by, those that ran before goes."""
+        for pattern in ("profile-request-{}-*", "profile-result-{}-*"):
+            for path in self._folder.glob(pattern.format(self._service)):
+                with suppress(OSError):
+                    path.unlink()
+        loop.add_signal_handler(signal.SIGUSR2, self._take, loop)
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            request = read_request(self._folder / REQUEST)
-        except (OSError, ValueError) as error:
-            logger.warning("SIGUSR2 without a request to profile that counts: %s", error)
-            return
-        if request.pid != os.getpid() or self._running:
-            logger.warning("a request to profile process %d is left aside", request.pid)
-            return
-        (self._folder / REQUEST).unlink(missing_ok=True)
+    def _take(self, loop: asyncio.AbstractEventLoop) -> None:
+        requests, why = [], "there is none"
+        for path in self._folder.glob(request_path(Path(), self._service, "*").name):
+            try:
+                request = read_request(path)
+                path.unlink(missing_ok=True)
+                requests.append(request)
+            except (OSError, ValueError) as error:
+                why = str(error)
+        if not requests:
+            logger.warning("SIGUSR2 without a request to profile that counts: %s", why)
+        for request in sorted(requests, key=lambda request: request.mode != "cancel"):  # who cancels makes room
+            if request.pid != os.getpid():
+                logger.warning("a request to profile process %d is left aside", request.pid)
+            elif request.mode == "cancel":
+                self._cancel(request.token)
+            elif self._running:
+                self._write(request.token, Result(error="it is being profiled already; try again later"))
+            else:
+                self._begin(request, loop)
+
+    def _begin(self, request: Request, loop: asyncio.AbstractEventLoop) -> None:
         logger.info("profiling (%s) for %g s", request.mode, request.seconds)
         try:
-            end = self._start(request.mode)
+            profiler = self._start(request)
         except (ImportError, OSError, RuntimeError, ValueError) as error:  # e.g. another profiler is at work here
-            self._write(Result(error=str(error)))
+            self._write(request.token, Result(error=str(error)))
             return
-        self._running = True
-        loop.call_later(request.seconds, self._finish, end)
+        end = loop.call_later(request.seconds, self._finish)
+        self._running = _Running(request.token, profiler, end)
 
-    def _start(self, mode: str) -> Callable[[], Result]:
-        """Start a profiler; give what ends it."""
-        if mode == "cpu":
+    def _start(self, request: Request) -> Profiler:
+        if request.mode == "cpu":
             profile = cProfile.Profile()
             profile.enable()
-            return lambda: _end_cprofile(profile)
-        if mode == "memray":
-            return _start_memray(capture_path(self._folder, os.getpid()))
+            return Profiler(lambda: _end_cprofile(profile), profile.disable)
+        if request.mode == "memray":
+            return _start_memray(capture_path(self._folder, self._service, request.token))
         tracemalloc.start()
-        return _end_tracemalloc
+        return Profiler(_end_tracemalloc, tracemalloc.stop)
 
-    def _finish(self, end: Callable[[], Result]) -> None:
-        self._running = False
-        self._write(end())
+    def _finish(self) -> None:
+        assert self._running is not None
+        ended, self._running = self._running, None
+        self._write(ended.token, ended.profiler.finish())
 
-    def _write(self, result: Result) -> None:
+    def _cancel(self, token: str) -> None:
+        """End the profiler of a request, and leave nothing of it."""
+        if self._running and self._running.token == token:
+            ended, self._running = self._running, None
+            ended.end.cancel()
+            ended.profiler.stop()
+            logger.info("profiling was cancelled")
+        for path in (result_path, capture_path):
+            path(self._folder, self._service, token).unlink(missing_ok=True)
+
+    def _write(self, token: str, result: Result) -> None:
         """Leave the result for its owner only, whole or not at all."""
-        path = result_path(self._folder, os.getpid())
-        new = path.with_suffix(".new")
         try:
-            new.unlink(missing_ok=True)
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(result))
-            new.replace(path)
+            leave_private(result_path(self._folder, self._service, token), msgspec.json.encode(result))
         except OSError as error:
             logger.warning("the profile cannot be written: %s", error)
+
+
+def leave_private(path: Path, content: bytes) -> None:
+    """Write a file for its owner only, whole or not at all; raise OSError where that is not possible."""
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    new.replace(path)
 
 
 def read_request(path: Path) -> Request:
@@ -172,7 +223,7 @@ def _end_tracemalloc() -> Result:
     return Result(allocations=rows, peak=peak)
 
 
-def _start_memray(path: Path) -> Callable[[], Result]:
+def _start_memray(path: Path) -> Profiler:
     memray = importlib.import_module("memray")  # of the extra `profile`; nothing else here needs it
     path.unlink(missing_ok=True)
     with _private_files():
@@ -184,7 +235,7 @@ def _start_memray(path: Path) -> Callable[[], Result]:
             tracker.__exit__(None, None, None)
         return Result(capture=True)
 
-    return end
+    return Profiler(end, end)
 
 
 @contextmanager

@@ -165,7 +165,7 @@ async def serve(name: str, configuration: Configuration, tuned: list[Effect], co
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, stop.set)
-    InsideProfiler(settings.data_path).install(loop)
+    InsideProfiler(settings.data_path, name).install(loop)
     watcher = asyncio.create_task(_watch_supervisor(stop))
     bus = await Bus.connect(settings, configuration.urls, SocketOptions("redis", sockets.get("redis")))
     services = build_services(name, settings, bus, options, configuration.past)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import marshal
 import os
+import secrets
 import shutil
 import signal
 import time
@@ -15,16 +16,18 @@ import msgspec
 
 from tvops.engine.inside_profile import (
     MAX_RESULT_BYTES,
-    REQUEST,
     Request,
     Result,
     capture_path,
+    leave_private,
     read_private,
+    request_path,
     result_path,
 )
 from tvops.errors import TvopsError
 from tvops.profiling.outside import render_memray
 from tvops.profiling.subject import EndedError, Subject
+from tvops.whole_files import write_whole
 
 InsideMode = Literal["cpu", "memray", "tracemalloc"]
 
@@ -35,43 +38,56 @@ _SHOWN = 60
 def profile_inside(subject: Subject, mode: InsideMode, seconds: float, stem: Path) -> list[Path]:
     """Have ``subject`` profile itself; give the files that it became.
 
+    Where that is interrupted, or fails, the process ends its profiler and leaves nothing.
+
     Raises:
         EndedError: it ended meanwhile.
-        TvopsError: it cannot be asked.
+        TvopsError: it cannot be asked, is being profiled already, or cannot profile itself so.
     """
     if subject.folder is None or not subject.answers:
         raise TvopsError(f"process {subject.pid} does not profile itself: only engine and market of a stack do")
-    answer, capture = result_path(subject.folder, subject.pid), capture_path(subject.folder, subject.pid)
+    request = Request(subject.pid, mode, seconds, secrets.token_hex(8))
+    answer = result_path(subject.folder, subject.name, request.token)
+    capture = capture_path(subject.folder, subject.name, request.token)
     try:
-        answer.unlink(missing_ok=True)
-        _leave_request(subject, Request(subject.pid, mode, seconds))
-        os.kill(subject.pid, signal.SIGUSR2)
-    except OSError as error:
-        raise TvopsError(f"process {subject.pid} cannot be asked to profile itself: {error.strerror}") from None
-    try:
+        _ask(subject, request)
         result = _wait(subject, answer, seconds)
         if result.error:
             raise TvopsError(f"process {subject.pid} cannot profile itself: {result.error}")
         if result.capture:
             shutil.move(capture, stem.with_suffix(".memray"))
-    finally:
-        with contextlib.suppress(OSError):
-            (subject.folder / REQUEST).unlink(missing_ok=True)
-            answer.unlink(missing_ok=True)
-            capture.unlink(missing_ok=True)
+    except BaseException:
+        _take_back(subject, request)
+        raise
+    answer.unlink(missing_ok=True)
     if result.capture:
         return render_memray(stem)
     return _keep_functions(result, stem) if mode == "cpu" else _keep_allocations(result, stem)
 
 
-def _leave_request(subject: Subject, request: Request) -> None:
+def _ask(subject: Subject, request: Request) -> None:
     assert subject.folder is not None
-    new = subject.folder / f"{REQUEST}.new"
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.encode(request))
-    new.replace(subject.folder / REQUEST)
+    try:
+        path = request_path(subject.folder, subject.name, request.token)
+        leave_private(path, msgspec.json.encode(request))
+        os.kill(subject.pid, signal.SIGUSR2)
+    except OSError as error:
+        raise TvopsError(f"process {subject.pid} cannot be asked to profile itself: {error.strerror}") from None
+
+
+def _take_back(subject: Subject, request: Request) -> None:
+    """Have the process end what it does for a request, and take away what is there of it.
+
+    The process looks for a result of its own, which it may be about to write.
+    """
+    assert subject.folder is not None
+    if subject.answers:
+        with contextlib.suppress(TvopsError):
+            _ask(subject, msgspec.structs.replace(request, mode="cancel"))
+            return
+    for path in (request_path, result_path, capture_path):
+        with contextlib.suppress(OSError):
+            path(subject.folder, subject.name, request.token).unlink(missing_ok=True)
 
 
 def _wait(subject: Subject, answer: Path, seconds: float) -> Result:
@@ -96,13 +112,13 @@ def _keep_functions(result: Result, stem: Path) -> list[Path]:
         for key, f in zip(keys, result.functions, strict=True)
     }
     binary, table = stem.with_suffix(".pstats"), stem.with_suffix(".txt")
-    binary.write_bytes(marshal.dumps(stats))
+    write_whole(binary, marshal.dumps(stats))
     lines = ["own seconds  total seconds      calls  function"]
     lines += [
         f"{f.own:11.4f}  {f.total:13.4f}  {f.calls:9,}  {f.name} ({f.file}:{f.line})"
         for f in result.functions[:_SHOWN]
     ]
-    table.write_text("\n".join(lines) + "\n")
+    write_whole(table, "\n".join([*lines, ""]).encode())
     return [table, binary]
 
 
@@ -113,5 +129,5 @@ def _keep_allocations(result: Result, stem: Path) -> list[Path]:
         "      bytes     blocks  line",
     ]
     lines += [f"{a.size:11,}  {a.count:9,}  {a.file}:{a.line}" for a in result.allocations]
-    table.write_text("\n".join(lines) + "\n")
+    write_whole(table, "\n".join([*lines, ""]).encode())
     return [table]
