@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from tvops.bench.doors import DOORS
-from tvops.bench.plan import Failed, Finished, Plan, Progress, Ready, Said, Start
+from tvops.bench.plan import Failed, Finished, Plan, Progress, Ready, Said, Start, Traces
 from tvops.errors import TvopsError, UsageError
 
 READY_SECONDS: Final = 90.0
@@ -44,6 +44,7 @@ class Child:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.progress = Progress(0, 0, 0)
+        self._traces: Traces | None = None  # that stay where it is ended before it can take them back
 
     async def start(self) -> None:
         """Start it, and wait until its door is open; raise TvopsError (UsageError) where that fails."""
@@ -57,6 +58,7 @@ class Child:
         said = await self._hear(READY_SECONDS)
         if not isinstance(said, Ready):
             raise TvopsError(f"{self.plan.load.door}: the generator said something else than that it is ready")
+        self._traces = said.traces
 
     def begin(self, at: int) -> None:
         """Let it begin at a time of the monotonic clock, ns."""
@@ -88,26 +90,33 @@ class Child:
         try:
             line = await asyncio.wait_for(self._process.stdout.readline(), seconds)
         except TimeoutError:
-            raise TvopsError(f"{door}: the generator says nothing any more") from None
+            raise TvopsError(f"{door}: the generator says nothing any more{self._told_traces()}") from None
         if not line:
             code = await self._process.wait()
-            raise TvopsError(f"{door}: the generator ended with {code}")
+            raise TvopsError(f"{door}: the generator ended with {code}{self._told_traces()}")
         said = _DECODER.decode(line)
         if isinstance(said, Failed):
             raise (UsageError if said.usage else TvopsError)(f"{door}: {said.message}")
         return said
 
+    def _told_traces(self) -> str:
+        return f"; up to {self._traces.count:,} {self._traces.what}" if self._traces else ""
+
     async def end(self) -> None:
-        """End it: the end of its stdin lets it leave nothing behind, but not for long."""
+        """End it: the end of its stdin lets it leave nothing behind, in the time that it has for that."""
         if getattr(self, "_process", None) is None or self._process.returncode is not None:
             return
         assert self._process.stdin is not None
         self._process.stdin.close()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), _END_SECONDS)
+            await asyncio.wait_for(self._process.wait(), CLOSE_SECONDS if self._traces else _END_SECONDS)
+        self.kill()
+        await self._process.wait()
+
+    def kill(self) -> None:
+        """End it at once, whatever it leaves behind."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
-        await self._process.wait()
 
 
 def split(plan: Plan, count: int) -> Sequence[Plan]:

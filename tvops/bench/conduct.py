@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -15,9 +15,9 @@ from tvops.bench.checks import check, default_targets, void_reason
 from tvops.bench.children import CLOSE_SECONDS, Child, divided_cores, split
 from tvops.bench.doors import DOORS
 from tvops.bench.interruption import Interruption, NothingYetError
-from tvops.bench.open_orders import open_orders_of, rejections_told
+from tvops.bench.open_orders import left_behind, open_orders_of, rejections_told
 from tvops.bench.plan import Finished, Plan
-from tvops.bench.result import Generator, Operation, Result
+from tvops.bench.result import Check, Generator, Operation, Result
 from tvops.bench.samples import merged
 from tvops.bench.scenario import Scenario, check_amount, phases_of
 from tvops.bench.searching import search_knee
@@ -155,7 +155,7 @@ class _Run:
             generators=tuple(_generator(child, end) for child, end in zip(children, finished, strict=True)),
             void=void_reason(operations, self.targets) if operations or not stopped else "",
             partial="interrupted: what there was until then" if stopped else "",
-            checks=check(self.targets, operations, memory),
+            checks=(*check(self.targets, operations, memory), *_left_behind(children, finished)),
             memory=memory,
             before=before,
             after=await self.watch.figures(),
@@ -239,7 +239,8 @@ class _Run:
         for child in children:
             child.stop()
         await asyncio.sleep(timeout + CLOSE_SECONDS)
-        await asyncio.gather(*(child.end() for child in children))
+        for child in children:
+            child.kill()
 
 
 async def _all(awaitables: Any) -> list[Any]:
@@ -267,6 +268,11 @@ def _generator(child: Child, end: Finished) -> Generator:
         door=child.plan.load.door, pid=child.pid, core=own, cpu_percent=100 * end.cpu_seconds / seconds,
         detail=end.detail,
     )  # fmt: skip
+
+
+def _left_behind(children: Sequence[Child], finished: Sequence[Finished]) -> Iterator[Check]:
+    for child, end in zip(children, finished, strict=True):
+        yield from left_behind(child.plan.load.door, end.left)
 
 
 def _without_secrets(url: str) -> str:

@@ -62,7 +62,7 @@ class Run:
             gc.collect()
             gc.freeze()
             gc.disable()
-            say(Ready(detail))
+            say(Ready(detail, self.door.traces))
             line = await lines.readline()
             if not line:
                 return
@@ -80,7 +80,7 @@ class Run:
             operations = tuple(self.door.operations(window))
         finally:
             await self.door.close()
-        say(Finished(operations, window.end, cpu, detail))
+        say(Finished(operations, window.end, cpu, detail, self.door.left))
 
     async def _listen(self, lines: asyncio.StreamReader) -> None:
         """Any further line, or the end of them, stops the load."""

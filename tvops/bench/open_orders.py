@@ -1,4 +1,4 @@
-"""How many orders a load has resting at a time, and the limit of an account that it must stay below."""
+"""How many orders a load has resting at a time, the limit of an account for them, and those that it left."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import msgspec
 
 from tvops.bench.addresses import fetch, fetch_json
 from tvops.bench.doors import DOORS
-from tvops.bench.result import Operation
+from tvops.bench.plan import Traces
+from tvops.bench.result import Check, Operation
 from tvops.bench.scenario import Scenario
 
 _REJECTED: Final = "422"
 _LIMITS: Final = "/v1/risk/limits"
+LEFT_BEHIND: Final = "left_behind"
 _ROOM: Final = 1000
 """Requests that may be under way beyond those that rest."""
 
@@ -43,3 +45,11 @@ def rejections_told(operations: Sequence[Operation]) -> tuple[str, ...]:
         f"{rejected:,} requests were rejected by the engine ({_REJECTED}): where the account has too many open "
         "orders, let fewer rest (option resting) or raise its max_open_orders (PUT /v1/risk/limits)",
     )
+
+
+def left_behind(door: str, left: Traces | None) -> tuple[Check, ...]:
+    """Give a check that is not met where a load could not take back what it had sent; nothing where it could."""
+    if left is None:
+        return ()
+    detail = f"{left.count:,} {left.what}"
+    return (Check(about=door, figure=LEFT_BEHIND, limit=0, seen=left.count, met=False, detail=detail),)

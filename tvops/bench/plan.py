@@ -46,10 +46,18 @@ class Start(msgspec.Struct, frozen=True, tag=True):
     at: int  # ns
 
 
+class Traces(msgspec.Struct, frozen=True):
+    """What a load leaves in a stack: so many things, and in words what they are and where."""
+
+    count: int
+    what: str
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """The door is open."""
 
     detail: str = ""
+    traces: Traces | None = None  # that may stay where the process ends before it can take them back
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
@@ -67,6 +75,7 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
     end: int  # of what was measured, ns of the monotonic clock
     cpu_seconds: float
     detail: str = ""
+    left: Traces | None = None  # that could not be taken back
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):

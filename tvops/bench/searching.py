@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -11,7 +11,8 @@ from tvops.bench.capacity import Step as Tried
 from tvops.bench.capacity import search
 from tvops.bench.figures import latency
 from tvops.bench.interruption import NothingYetError
-from tvops.bench.result import Result, Step
+from tvops.bench.open_orders import LEFT_BEHIND
+from tvops.bench.result import Check, Result, Step
 from tvops.bench.samples import merged
 from tvops.bench.scenario import Scenario, with_rate
 from tvops.bench.stack_figures import StackWatch
@@ -67,6 +68,7 @@ async def search_knee(
         steps=tuple(sorted(steps, key=lambda each: each.rate)),
         knee=rate if kept else None,
         partial="interrupted: the search was not finished" if stopped.is_set() else "",
+        checks=(*chosen.checks, *_left_behind(result for _, result in results if result is not chosen)),
         notes=(*chosen.notes, _conclusion(rate if kept else None, steps, wanted.to)),
     )
 
@@ -91,6 +93,12 @@ def _step(rate: float, result: Result, door: str, busy: float) -> Step:
         samples=whole.sent if whole else 0,
         busy=busy,
     )
+
+
+def _left_behind(results: Iterable[Result]) -> Iterator[Check]:
+    """Give what steps that were not chosen left in the stack: it has to be told all the same."""
+    for result in results:
+        yield from (check for check in result.checks if check.figure == LEFT_BEHIND)
 
 
 def _conclusion(knee: float | None, steps: Sequence[Step], most: float) -> str:

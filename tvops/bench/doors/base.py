@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from tvops.bench.plan import Plan
+from tvops.bench.plan import Plan, Traces
 from tvops.bench.result import Operation
 from tvops.bench.samples import NOT_CONNECTED, Samples, Window
 from tvops.errors import ServerError
@@ -47,6 +47,13 @@ class Door(ABC):
         self.plan = plan
         self.options = options
         self.api_key = os.environ.get("TVOPS_API_KEY", "")
+        self.left: Traces | None = None
+        """What `close` could not take back."""
+
+    @property
+    def traces(self) -> Traces | None:
+        """What of it may stay in the stack, at most, where this process ends without `close`."""
+        return None
 
     @abstractmethod
     async def open(self) -> None:
@@ -57,7 +64,7 @@ class Door(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Take back what was left in the stack, and disconnect."""
+        """Take back what was left in the stack, and disconnect; what cannot be taken back is told in ``left``."""
 
     @abstractmethod
     def operations(self, window: Window) -> list[Operation]:

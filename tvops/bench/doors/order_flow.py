@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from tvops.bench.doors.shares import Share, check_shares
+from tvops.bench.plan import Traces
 from tvops.engine.instruments import DecimalError, Step
 from tvops.errors import UsageError
 
@@ -127,6 +128,16 @@ class OrderFlow:
     def doubt(self, number: int) -> None:
         """Note that it is not known what came of a request."""
         self._doubtful.add(self._about[number])
+
+    def unsent(self, number: int) -> None:
+        """Note that a request was never sent: an order that it was about rests; a new one does not."""
+        if self._about[number] != number:
+            self.doubt(number)
+
+    def traces(self, url: str, count: int | None = None) -> Traces:
+        """Say that so many of the orders may rest at an address; None: as many as rest at a time."""
+        most = min(self._most, len(self._about)) if count is None else count
+        return Traces(most, f"orders with client ids {self.run}-* may still rest at {url}")
 
     def leftovers(self) -> list[str]:
         """Give the client ids of the orders that rest, or may."""

@@ -10,16 +10,13 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from tvops.bench.addresses import address_of, fetch_json
-from tvops.bench.doors.base import RequestDoor, come_true
+from tvops.bench.doors.base import RequestDoor
 from tvops.bench.doors.order_flow import AMEND, CANCEL, NAMES, RESTING, USUAL, Mix, OrderFlow, Resting, Symbol
-from tvops.bench.plan import Plan
+from tvops.bench.doors.taking_back import TakingBack
+from tvops.bench.plan import Plan, Traces
 from tvops.bench.samples import GARBAGE, LOST, Samples
 from tvops.errors import ServerError, UsageError
 
-CLEAN_UP = -1
-"""Stands for a request that takes an order back and is not measured."""
-
-_CLEAN_UP_SECONDS = 60.0
 _MAX_ANSWER = 1 << 20
 
 
@@ -105,7 +102,7 @@ class RestOrders(RequestDoor):
         self.free: deque[Connection] = deque()  # each as often as it can take another request
         self.waiting: deque[tuple[int, bytes]] = deque()
         self.connections: set[Connection] = set()
-        self.taken_back = 0
+        self.taking_back: TakingBack | None = None  # whose requests have numbers below 0 and are not measured
         key = f"X-API-Key: {self.api_key}\r\n" if self.api_key else ""
         self.headers = f"Host: {self.address.netloc}\r\n{key}".encode()
 
@@ -118,6 +115,11 @@ class RestOrders(RequestDoor):
             await asyncio.gather(*(self.connect() for _ in range(self.options.connections)))
         except OSError as error:
             raise ServerError(f"{self.plan.url}: {error.strerror or error}") from None
+
+    @property
+    def traces(self) -> Traces | None:
+        """The orders that rest at a time."""
+        return self.flow.traces(self.plan.url) if self.plan.clean_up else None
 
     @property
     def places(self) -> int:
@@ -139,7 +141,7 @@ class RestOrders(RequestDoor):
         kind = self.flow.choose(number)
         self.samples.kind[number] = kind
         if not self.connections:
-            self.flow.doubt(number)
+            self.flow.unsent(number)
             self.refuse(number)
             return
         request = self.request(number, kind)
@@ -152,7 +154,7 @@ class RestOrders(RequestDoor):
         """Give the bytes of a request."""
         order = self.flow.about(number).encode()
         if kind == CANCEL:
-            return b"DELETE /v1/orders/client:%b HTTP/1.1\r\n%b\r\n" % (order, self.headers)
+            return self.cancellation(order)
         if kind == AMEND:
             head = b"PATCH /v1/orders/client:%b HTTP/1.1\r\n%bContent-Type: application/json\r\n" % (
                 order, self.headers,
@@ -163,9 +165,13 @@ class RestOrders(RequestDoor):
             body = self.flow.order(number, kind)
         return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
 
+    def cancellation(self, order: bytes) -> bytes:
+        """Give the bytes of the request that cancels an order, by its client id."""
+        return b"DELETE /v1/orders/client:%b HTTP/1.1\r\n%b\r\n" % (order, self.headers)
+
     def _write(self, connection: Connection, number: int, request: bytes) -> None:
         connection.in_flight.append(number)
-        if number != CLEAN_UP:
+        if number >= 0:
             self.samples.sent[number] = monotonic_ns()
         connection.transport.write(request)
 
@@ -175,11 +181,11 @@ class RestOrders(RequestDoor):
 
     def on_answer(self, connection: Connection, number: int, status: int) -> None:
         """Take an answer."""
-        if number == CLEAN_UP:
-            self.taken_back += 1
-        else:
+        if number >= 0:
             self.flow.settled(number, self.samples.kind[number], status)
             self.settle(number, status, status < 300)
+        elif self.taking_back is not None:
+            self.taking_back.answered(number, status)
         if self.waiting:
             self._write(connection, *self.waiting.popleft())
         else:
@@ -196,37 +202,44 @@ class RestOrders(RequestDoor):
         self.connections.discard(connection)
         self.free = deque(other for other in self.free if other is not connection)
         if not self.connections:
-            while self.waiting:
-                number, _ = self.waiting.popleft()
-                if number != CLEAN_UP:
-                    self.flow.doubt(number)
-                    self.refuse(number)
+            self._refuse_waiting()
         self.connect_again()
+
+    def _refuse_waiting(self) -> None:
+        while self.waiting:
+            number, _ = self.waiting.popleft()
+            if number >= 0:
+                self.flow.unsent(number)
+                self.refuse(number)
+            elif self.taking_back is not None:
+                self.taking_back.lost(number)
 
     def _fail(self, connection: Connection, outcome: int) -> None:
         while connection.in_flight:
             number = connection.in_flight.popleft()
-            if number != CLEAN_UP:
+            if number >= 0:
                 self.flow.doubt(number)
                 self.settle(number, outcome, False)
+            elif self.taking_back is not None:
+                self.taking_back.lost(number)
 
     async def close(self) -> None:
         """Cancel the orders that rest, and disconnect."""
-        if self.plan.clean_up and self.connections:
+        if self.plan.clean_up:
             await self._take_back()
         self.stop_connecting()
         for connection in self.connections:
             connection.transport.abort()
 
     async def _take_back(self) -> None:
-        self.waiting.clear()
+        self._refuse_waiting()
         for connection in self.connections:
             for number in connection.in_flight:
                 self.flow.doubt(number)
-        orders = self.flow.leftovers()
-        self.waiting.extend(
-            (CLEAN_UP, b"DELETE /v1/orders/client:%b HTTP/1.1\r\n%b\r\n" % (order.encode(), self.headers))
-            for order in orders
-        )
+        self.taking_back = TakingBack(self.flow.leftovers(), self._cancel, lambda: self.pending > 0)
+        if left := await self.taking_back.carry_out(lambda: bool(self.connections)):
+            self.left = self.flow.traces(self.plan.url, left)
+
+    def _cancel(self, number: int, order: str) -> None:
+        self.waiting.append((number, self.cancellation(order.encode())))
         self._send_waiting()
-        await come_true(lambda: self.taken_back >= len(orders) or not self.connections, _CLEAN_UP_SECONDS)

@@ -10,16 +10,13 @@ import msgspec
 import picows
 
 from tvops.bench.addresses import address_of
-from tvops.bench.doors.base import RequestDoor, come_true
+from tvops.bench.doors.base import RequestDoor
 from tvops.bench.doors.order_flow import AMEND, CANCEL, NAMES, RESTING, USUAL, Mix, OrderFlow, Resting
 from tvops.bench.doors.rest_orders import find_symbol
-from tvops.bench.plan import Plan
+from tvops.bench.doors.taking_back import TakingBack
+from tvops.bench.plan import Plan, Traces
 from tvops.bench.samples import LOST, Samples
 from tvops.errors import ServerError
-
-_CLEAN_UP_SECONDS = 60.0
-_CLEAN_UP_DEPTH = 100
-"""Orders that are taken back at once."""
 
 
 class SessionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -32,7 +29,7 @@ class SessionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 class Answer(msgspec.Struct, gc=False):
-    """What there is to know of an answer; ids below 0 are those of clean-up."""
+    """What there is to know of an answer; ids below 0 are those of requests that take orders back."""
 
     id: int
     ok: bool
@@ -85,13 +82,18 @@ class WebsocketOrders(RequestDoor):
         self.flow = OrderFlow(options.mix, plan.seed, len(samples.intended), options.resting)
         self.sessions: list[Session] = []
         self.turn = 0
-        self.taken_back = 0
+        self.taking_back: TakingBack | None = None
 
     async def open(self) -> None:
         """Connect, and ask for the instrument."""
         symbol = await asyncio.to_thread(find_symbol, self.plan.url, self.options.symbol, self.api_key)
         self.flow.use(symbol)
         await asyncio.gather(*(self.connect() for _ in range(self.options.sessions)))
+
+    @property
+    def traces(self) -> Traces | None:
+        """The orders that rest at a time."""
+        return self.flow.traces(self.plan.url) if self.plan.clean_up else None
 
     @property
     def places(self) -> int:
@@ -115,39 +117,53 @@ class WebsocketOrders(RequestDoor):
         kind = self.flow.choose(number)
         self.samples.kind[number] = kind
         if not self.sessions:
-            self.flow.doubt(number)
+            self.flow.unsent(number)
             self.refuse(number)
             return
+        request = self.request(number, kind)
+        self.samples.sent[number] = monotonic_ns()
+        self._send(number, request)
+
+    def _send(self, number: int, request: bytes) -> None:
         self.turn += 1
         session = self.sessions[self.turn % len(self.sessions)]
         session.in_flight.add(number)
-        self.samples.sent[number] = monotonic_ns()
-        session.transport.send(picows.WSMsgType.TEXT, self.request(number, kind))
+        session.transport.send(picows.WSMsgType.TEXT, request)
 
     def request(self, number: int, kind: int) -> bytes:
         """Give the text of a request."""
         order = self.flow.about(number).encode()
         if kind == CANCEL:
-            return b'{"op":"cancel","id":%d,"order_id":"client:%b"}' % (number, order)
+            return self.cancellation(number, order)
         if kind == AMEND:
             price = self.flow.price(number, kind).encode()
             return b'{"op":"amend","id":%d,"order_id":"client:%b","price":"%b"}' % (number, order, price)
         return b'{"op":"place","id":%d,"order":%b}' % (number, self.flow.order(number, kind))
 
+    @staticmethod
+    def cancellation(number: int, order: bytes) -> bytes:
+        """Give the text of the request that cancels an order, by its client id."""
+        return b'{"op":"cancel","id":%d,"order_id":"client:%b"}' % (number, order)
+
     def on_answer(self, session: Session, answer: Answer) -> None:
         """Take an answer."""
-        if answer.id < 0:
-            self.taken_back += 1
-        elif answer.id in session.in_flight:
-            session.in_flight.discard(answer.id)
+        if answer.id not in session.in_flight:
+            return
+        session.in_flight.discard(answer.id)
+        if answer.id >= 0:
             self.flow.settled(answer.id, self.samples.kind[answer.id], answer.status)
             self.settle(answer.id, answer.status, answer.ok)
+        elif self.taking_back is not None:
+            self.taking_back.answered(answer.id, answer.status)
 
     def on_lost(self, session: Session) -> None:
         """Fail what was under way, and connect again."""
         for number in session.in_flight:
-            self.flow.doubt(number)
-            self.settle(number, LOST, False)
+            if number >= 0:
+                self.flow.doubt(number)
+                self.settle(number, LOST, False)
+            elif self.taking_back is not None:
+                self.taking_back.lost(number)
         session.in_flight.clear()
         if session in self.sessions:
             self.sessions.remove(session)
@@ -155,7 +171,7 @@ class WebsocketOrders(RequestDoor):
 
     async def close(self) -> None:
         """Cancel the orders that rest, and disconnect."""
-        if self.plan.clean_up and self.sessions:
+        if self.plan.clean_up:
             await self._take_back()
         self.stop_connecting()
         for session in list(self.sessions):
@@ -165,11 +181,9 @@ class WebsocketOrders(RequestDoor):
         for session in self.sessions:
             for number in session.in_flight:
                 self.flow.doubt(number)
-        orders = self.flow.leftovers()
-        for n, order in enumerate(orders):
-            await come_true(lambda n=n: n - self.taken_back < _CLEAN_UP_DEPTH or not self.sessions, 5.0)  # type: ignore[misc]
-            if not self.sessions:
-                return
-            request = b'{"op":"cancel","id":%d,"order_id":"client:%b"}' % (-n - 1, order.encode())
-            self.sessions[n % len(self.sessions)].transport.send(picows.WSMsgType.TEXT, request)
-        await come_true(lambda: self.taken_back >= len(orders) or not self.sessions, _CLEAN_UP_SECONDS)
+        self.taking_back = TakingBack(self.flow.leftovers(), self._cancel, lambda: self.pending > 0)
+        if left := await self.taking_back.carry_out(lambda: bool(self.sessions)):
+            self.left = self.flow.traces(self.plan.url, left)
+
+    def _cancel(self, number: int, order: str) -> None:
+        self._send(number, self.cancellation(number, order.encode()))
