@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import importlib.util
 import json
@@ -25,6 +26,7 @@ import psutil
 import pytest
 
 from tests.stack import Stack
+from tvops import cli
 from tvops.engine.inside_profile import (
     InsideProfiler,
     Request,
@@ -37,6 +39,7 @@ from tvops.engine.inside_profile import (
 from tvops.engine.tuning_report import Report, started, write_report
 from tvops.errors import TvopsError
 from tvops.profiling import outside, subject
+from tvops.profiling.place import place_for
 from tvops.profiling.subject import EndedError, NotYetError, Subject, find_subject
 
 TOKEN = "0123456789abcdef"
@@ -278,6 +281,7 @@ def test_ctrl_c_ends_the_profiler_of_a_service(stack: Stack, tmp_path: Path) -> 
     assert first.returncode == 130
     told(stack, "engine", "--inside")
     assert not list(stack.data_dir.glob("profile-re*"))
+    assert not list(tmp_path.iterdir()), "no folder stays that has nothing in it"
 
 
 def test_a_process_that_does_not_wait_for_requests_is_not_signalled(
@@ -360,6 +364,54 @@ def test_a_process_that_ends_meanwhile_is_told_plainly(
     assert not files or json.loads(files[-1].read_text())["ended"]
 
 
+@pytest.mark.parametrize("mode, program, profilers", [("cpu", "py-spy", 2), ("perf", "perf", 1)])
+def test_ctrl_c_keeps_what_was_seen_until_then(
+    mode: str, program: str, profilers: int, child: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    if shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None:
+        pytest.skip(f"{program} is not here")
+    process = started_profile("--pid", str(child.pid), "--mode", mode, output=tmp_path)
+    while process.poll() is None:
+        running = psutil.Process(process.pid).children()
+        if len(running) == profilers and all(catches_interrupts(one.pid) for one in running):
+            break
+        time.sleep(0.02)
+    time.sleep(0.5)  # for them to see something
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    if mode == "perf" and not out:
+        pytest.skip(f"perf may not look here: {err}")
+    assert (process.returncode, err) == (130, "tvops: interrupted; saved is what there was until then\n")
+    files = [Path(line) for line in out.splitlines()]
+    assert set(files) == set(tmp_path.iterdir())
+    note = json.loads(files[-1].read_text())
+    assert (note["interrupted"], note["ended"], len(note["files"])) == (True, False, len(files) - 1)
+    assert "spin_in_circles" in files[0].read_text() or mode == "perf"
+
+
+def catches_interrupts(pid: int) -> bool:
+    caught = Path(f"/proc/{pid}/status").read_text().partition("\nSigCgt:")[2].split()[0]
+    return bool(int(caught, 16) & 1 << signal.SIGINT - 1)
+
+
+def test_what_can_be_kept_nowhere_is_not_begun(
+    child: subprocess.Popen[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "file"
+    place.touch()
+    assert cli.run(["profile", "--pid", str(child.pid), "--output", str(place)]) == 2
+    assert capsys.readouterr().err == f"tvops: --output {place}: it is there, and no folder\n"
+
+
+def test_nothing_stays_of_a_profile_that_failed(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    for folder in (tmp_path, tmp_path / "new" / "newer"):
+        with contextlib.suppress(KeyboardInterrupt), place_for(folder, "engine-cpu") as stem:
+            stem.with_suffix(".svg").touch()
+            raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
 def test_what_an_early_end_left_may_be_too_little_to_be_read(tmp_path: Path) -> None:
     def render() -> list[Path]:
         raise TvopsError("memray: not enough")
@@ -368,10 +420,11 @@ def test_what_an_early_end_left_may_be_too_little_to_be_read(tmp_path: Path) -> 
     raw.touch()
     of = Subject("process", 1, 0)
     with pytest.raises(TvopsError, match="not enough"):
-        outside._render(of, False, raw, render)
+        outside._render(of, "", raw, render)
     with pytest.raises(EndedError, match="process 1 ended while it was profiled; nothing was saved"):
-        outside._render(of, True, raw, render)
-    assert not raw.exists()
+        outside._render(of, "ended", raw, render)
+    with pytest.raises(KeyboardInterrupt):
+        outside._render(of, "interrupted", raw, render)
 
 
 def test_a_process_that_nobody_has_waited_for_is_no_process(child: subprocess.Popen[bytes]) -> None:

@@ -41,8 +41,11 @@ def profile(
     """Profile a service of the running stack, and keep flame graph or table with the host's fingerprint.
 
     Uses py-spy, memray and perf where they are installed; else the service profiles itself with cProfile or
-    tracemalloc. Prints the files that it wrote.
+    tracemalloc. Prints the files that it wrote. Ctrl-C ends it early and keeps what py-spy or
+    perf saw until then.
     """
+    from functools import partial
+
     from tvops.json_text import json_line
     from tvops.profiling.conduct import take_profile
     from tvops.profiling.subject import find_subject
@@ -50,15 +53,17 @@ def profile(
 
     folder = load_settings({"data_dir": data_dir}, file=config).data_path
     subject = find_subject(service, pid, folder)
-    typer.echo(f"profiling {subject.name}, process {subject.pid}, for {seconds:g} s", err=True)
-    result, path = take_profile(subject, mode.value, seconds, output or folder / "profiles", inside)
+    tell = partial(typer.echo, err=True)
+    result, path = take_profile(subject, mode.value, seconds, output or folder / "profiles", inside, tell)
     if result.note:
-        typer.echo(f"{result.tool} instead: {result.note}", err=True)
+        tell(f"{result.tool} instead: {result.note}")
     if as_json:
         typer.echo(json_line(result))
     else:
         typer.echo("\n".join(str(path.with_name(name)) for name in (*result.files, path.name)))
     if result.ended:
-        early = f"process {result.pid} ended while it was profiled; saved is what there was until then"
-        typer.echo(f"tvops: {early}", err=True)
+        tell(f"tvops: process {result.pid} ended while it was profiled; saved is what there was until then")
+    if result.interrupted:
+        tell("tvops: interrupted; saved is what there was until then")
+        return 130
     return int(result.ended)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 import tvops
-from tvops.errors import TvopsError, UsageError
+from tvops.errors import UsageError
 from tvops.profiling.inside import InsideMode, profile_inside
 from tvops.profiling.outside import (
     MissingToolError,
@@ -21,9 +21,11 @@ from tvops.profiling.outside import (
     record_perf,
     record_py_spy,
 )
+from tvops.profiling.place import place_for
 from tvops.profiling.subject import Subject
 from tvops.tuning.fingerprint import Fingerprint, fingerprint
 from tvops.tuning.host import Host
+from tvops.whole_files import write_whole
 
 Mode = Literal["cpu", "alloc", "perf"]
 _INSIDE: dict[Mode, tuple[str, InsideMode]] = {"cpu": ("cProfile", "cpu"), "alloc": ("tracemalloc", "tracemalloc")}
@@ -42,15 +44,18 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     files: tuple[str, ...]
     ended: bool = False  # the process, before its time: the files say what there was until then
+    interrupted: bool = False  # by Ctrl-C, likewise
     note: str = ""  # why it is not the profiler that one would expect
     fingerprint: Fingerprint
 
 
-def take_profile(subject: Subject, mode: Mode, seconds: float, folder: Path, inside: bool) -> tuple[Profile, Path]:
-    """Profile a process and keep the result in ``folder``.
+def take_profile(
+    subject: Subject, mode: Mode, seconds: float, folder: Path, inside: bool, tell: Callable[[str], None]
+) -> tuple[Profile, Path]:
+    """Profile a process and keep the result in ``folder``, where nothing stays of what fails.
 
     A worker of the stack profiles itself with Python's own means where the profiler for that is missing or may not
-    look in.
+    look in. Ctrl-C keeps what a profiler outside of the process has seen until then.
 
     Args:
         subject: the process.
@@ -58,41 +63,45 @@ def take_profile(subject: Subject, mode: Mode, seconds: float, folder: Path, ins
         seconds: how long.
         folder: is made, for its owner only, where it is missing.
         inside: have the worker do that in any case.
+        tell: is told what is about to be done, when nothing that can be looked at before stands in its way.
 
     Raises:
-        UsageError: a process cannot profile itself so.
+        UsageError: a process cannot profile itself so, or the files cannot be kept there.
         EndedError: the process ended before anything could be saved.
+        KeyboardInterrupt: so did Ctrl-C.
         TvopsError: it failed; one line says why and what helps.
     """
     if inside and mode not in _INSIDE:
         raise UsageError(f"--inside: there is no {mode} from inside; take --mode cpu or alloc")
     begun = datetime.now(UTC)
-    stem = _prepare(folder) / f"{subject.name}-{mode}-{begun:%Y%m%dT%H%M%SZ}-{subject.pid}"
-    before, note = os.umask(0o077), ""
-    try:
+    name = f"{subject.name}-{mode}-{begun:%Y%m%dT%H%M%SZ}-{subject.pid}"
+    with place_for(folder, name) as stem:
+        tell(f"profiling {subject.name}, process {subject.pid}, for {seconds:g} s")
+        tool, recording, note = _record(subject, mode, seconds, stem, inside)
+        profile = Profile(
+            service=subject.name, pid=subject.pid, mode=mode, tool=tool, seconds=seconds, note=note,
+            time=begun.isoformat(timespec="seconds"), version=tvops.__version__,
+            files=tuple(file.name for file in recording.files), ended=recording.early == "ended",
+            interrupted=recording.early == "interrupted", fingerprint=fingerprint(Host()),
+        )  # fmt: skip
+        path = stem.with_suffix(".json")
+        write_whole(path, msgspec.json.format(msgspec.json.encode(profile), indent=2) + b"\n")
+    return profile, path
+
+
+def _record(subject: Subject, mode: Mode, seconds: float, stem: Path, inside: bool) -> tuple[str, Recording, str]:
+    """Give what was recorded, with which tool, and why it is not the one that one would expect."""
+    note = ""
+    if not inside:
         tool, record = _RECORDERS[mode]
         try:
-            recording = Recording([]) if inside else record(subject, seconds, stem)
+            return tool, record(subject, seconds, stem), note
         except (MissingToolError, RefusedByKernelError) as error:
             if mode not in _INSIDE or not subject.answers:
                 raise
             note = str(error)
-        if inside or note:
-            tool, wanted = _INSIDE[mode]
-            recording = Recording(profile_inside(subject, wanted, seconds, stem))
-        profile = Profile(
-            service=subject.name, pid=subject.pid, mode=mode, tool=tool, seconds=seconds, note=note,
-            time=begun.isoformat(timespec="seconds"), version=tvops.__version__,
-            files=tuple(file.name for file in recording.files), ended=recording.ended,
-            fingerprint=fingerprint(Host()),
-        )  # fmt: skip
-        path = stem.with_suffix(".json")
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(profile), indent=2) + b"\n")
-    except OSError as error:
-        raise TvopsError(f"--output {folder}: {error.strerror or error}") from None
-    finally:
-        os.umask(before)
-    return profile, path
+    tool, wanted = _INSIDE[mode]
+    return tool, Recording(profile_inside(subject, wanted, seconds, stem)), note
 
 
 def _record_memray(subject: Subject, seconds: float, stem: Path) -> Recording:
@@ -101,14 +110,6 @@ def _record_memray(subject: Subject, seconds: float, stem: Path) -> Recording:
         return attach_memray(subject, seconds, stem)
     check_memray()
     return Recording(profile_inside(subject, "memray", seconds, stem))
-
-
-def _prepare(folder: Path) -> Path:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--output {folder}: {error.strerror}") from None
-    return folder
 
 
 _RECORDERS = {"cpu": ("py-spy", record_py_spy), "alloc": ("memray", _record_memray), "perf": ("perf", record_perf)}

@@ -8,17 +8,23 @@ picture.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tvops.errors import TvopsError
 from tvops.profiling.subject import EndedError, Subject
+from tvops.whole_files import write_whole
+
+Early = Literal["", "ended", "interrupted"]
+"""Why a profile came to its end before its time: the process ended, or Ctrl-C came. What was seen is kept."""
 
 _MEMRAY = (sys.executable, "-m", "memray")
 _RATE = 100  # looks a second
@@ -40,7 +46,7 @@ class Recording(NamedTuple):
     """What a profiler left."""
 
     files: list[Path]
-    ended: bool = False  # the process, before its time
+    early: Early = ""
 
 
 def record_py_spy(subject: Subject, seconds: float, stem: Path) -> Recording:
@@ -49,6 +55,7 @@ def record_py_spy(subject: Subject, seconds: float, stem: Path) -> Recording:
     Raises:
         MissingToolError, RefusedByKernelError: not installed, not allowed.
         EndedError: the process ended before anything was saved.
+        KeyboardInterrupt: so did Ctrl-C.
         TvopsError: it failed.
     """
     program = _program("py-spy", _EXTRA)
@@ -56,30 +63,36 @@ def record_py_spy(subject: Subject, seconds: float, stem: Path) -> Recording:
     common = [program, "record", "--pid", str(subject.pid), "--duration", f"{max(1, round(seconds))}"]
     common += ["--rate", str(_RATE), "--nonblocking"]
     commands = [[*common, "--format", form, "--output", str(path)] for form, path in wanted.items()]
-    ended = _record(commands, subject, seconds)
+    early = _record(commands, subject, seconds)
     files = [path for path in wanted.values() if path.is_file()]
     if not files:
-        raise EndedError(subject.pid)
-    return Recording(files, ended)
+        raise _nothing_saved(subject, early)
+    return Recording(files, early)
 
 
 def attach_memray(subject: Subject, seconds: float, stem: Path) -> Recording:
     """Record what a Python process that is none of ours allocates; a debugger stops it while memray gets in.
 
     Raises:
-        MissingToolError, RefusedByKernelError, EndedError, TvopsError: as of `record_py_spy`.
+        MissingToolError, RefusedByKernelError, EndedError, KeyboardInterrupt, TvopsError: as of `record_py_spy`.
     """
     check_memray()
     if not (shutil.which("gdb") or shutil.which("lldb")):
         raise MissingToolError("memray needs gdb or lldb to get into a process: install one")
     raw = stem.with_suffix(".memray").absolute()
     attach = ["attach", "--force", "--duration", f"{max(1, round(seconds))}", "--output", str(raw)]
-    ended = _record([[*_MEMRAY, *attach, str(subject.pid)]], subject, seconds)
+    early = _record([[*_MEMRAY, *attach, str(subject.pid)]], subject, seconds)
     deadline = time.monotonic() + seconds + 1.0  # attach returns at once
-    while not ended and time.monotonic() < deadline:
-        time.sleep(0.1)
-        ended = not subject.alive
-    return _render(subject, ended, raw, lambda: render_memray(stem))
+    try:
+        while not early and time.monotonic() < deadline:
+            time.sleep(0.1)
+            early = "" if subject.alive else "ended"
+    except KeyboardInterrupt:
+        early = "interrupted"
+    if early == "interrupted":
+        with contextlib.suppress(TvopsError):
+            _read([*_MEMRAY, "detach", str(subject.pid)])
+    return _render(subject, early, raw, lambda: render_memray(stem))
 
 
 def check_memray() -> None:
@@ -92,7 +105,7 @@ def render_memray(stem: Path) -> list[Path]:
     """Make flame graph and table of what memray captured; raise TvopsError where it cannot."""
     raw, report, table = stem.with_suffix(".memray"), stem.with_suffix(".html"), stem.with_suffix(".txt")
     _read([*_MEMRAY, "flamegraph", "--force", "--output", str(report), str(raw)])
-    table.write_text(_read([*_MEMRAY, "stats", str(raw)]))
+    write_whole(table, _read([*_MEMRAY, "stats", str(raw)]).encode())
     return [report, table, raw]
 
 
@@ -100,34 +113,37 @@ def record_perf(subject: Subject, seconds: float, stem: Path) -> Recording:
     """Record where any process spends its time, the kernel's part with it where that is allowed.
 
     Raises:
-        MissingToolError, RefusedByKernelError, EndedError, TvopsError: as of `record_py_spy`.
+        MissingToolError, RefusedByKernelError, EndedError, KeyboardInterrupt, TvopsError: as of `record_py_spy`.
     """
     program = _program("perf", "install your distribution's linux-perf or linux-tools package")
     raw, table, samples = stem.with_suffix(".perf"), stem.with_suffix(".txt"), stem.with_suffix(".perf.txt")
     record = [program, "record", "-q", "-F", str(_RATE - 1), "-g", "-p", str(subject.pid), "-o", str(raw)]
-    ended = _record([[*record, "--", "sleep", str(seconds)]], subject, seconds)
+    early = _record([[*record, "--", "sleep", str(seconds)]], subject, seconds)
 
     def render() -> list[Path]:
         report = _read([program, "report", "--stdio", "--no-children", "-i", str(raw)])
         listed = _read([program, "script", "-i", str(raw)])
-        if ended and not listed:
+        if early and not listed:
             raise TvopsError("perf: it saw nothing")
-        table.write_text(report)
-        samples.write_text(listed)
+        write_whole(table, report.encode())
+        write_whole(samples, listed.encode())
         return [table, samples, raw]
 
-    return _render(subject, ended, raw, render)
+    return _render(subject, early, raw, render)
 
 
-def _render(subject: Subject, ended: bool, raw: Path, render: Callable[[], list[Path]]) -> Recording:
+def _render(subject: Subject, early: Early, raw: Path, render: Callable[[], list[Path]]) -> Recording:
     """Make of ``raw`` what people read; what an early end has left of it may be too little for that."""
     try:
-        return Recording(render(), ended)
+        return Recording(render(), early)
     except TvopsError:
-        if not ended:
+        if not early:
             raise
-        raw.unlink(missing_ok=True)
-        raise EndedError(subject.pid) from None
+        raise _nothing_saved(subject, early) from None
+
+
+def _nothing_saved(subject: Subject, early: Early) -> BaseException:
+    return KeyboardInterrupt() if early == "interrupted" else EndedError(subject.pid)
 
 
 def _program(name: str, how: str) -> str:
@@ -138,27 +154,36 @@ def _program(name: str, how: str) -> str:
     return found
 
 
-def _record(commands: list[list[str]], subject: Subject, seconds: float) -> bool:
-    """Run profilers side by side; tell whether the process ended meanwhile, which some of them call a failure."""
-    told = _run(commands, seconds)
+def _record(commands: list[list[str]], subject: Subject, seconds: float) -> Early:
+    """Run profilers side by side; tell why they ended early, which some of them call a failure."""
+    with _running(commands) as running:
+        try:
+            told = _outcomes(running, seconds)
+        except KeyboardInterrupt:
+            for process in running:  # they write what they have; where a terminal has told them, once more
+                process.send_signal(signal.SIGINT)
+            _outcomes(running, 0)
+            return "interrupted"
     if not subject.alive:
-        return True
+        return "ended"
     for command, (code, out, err) in zip(commands, told, strict=True):
         if code:
             raise _failure(Path(command[0]).name, subject, err.strip() or out.strip())
-    return False
+    return ""
 
 
 def _read(command: list[str]) -> str:
     """Give what a program prints about a file; raise TvopsError where it fails."""
-    [(code, out, err)] = _run([command], 0)
+    with _running([command]) as running:
+        [(code, out, err)] = _outcomes(running, 0)
     if code:
         raise TvopsError(f"{Path(command[0]).name}: {_last_line(err.strip() or out.strip())}")
     return out
 
 
-def _run(commands: list[list[str]], seconds: float) -> list[tuple[int, str, str]]:
-    """Run programs side by side; give the exit code of each and what it printed, on stdout and stderr."""
+@contextlib.contextmanager
+def _running(commands: list[list[str]]) -> Iterator[list[subprocess.Popen[str]]]:
+    """Run programs side by side; those that still run at its end are ended."""
     running: list[subprocess.Popen[str]] = []
     try:
         for command in commands:
@@ -168,14 +193,20 @@ def _run(commands: list[list[str]], seconds: float) -> list[tuple[int, str, str]
                     errors="replace",
                 )
             )  # fmt: skip
-        told = [process.communicate(timeout=seconds + _GRACE_SECONDS) for process in running]
-    except subprocess.TimeoutExpired as error:
-        raise TvopsError(f"{Path(commands[0][0]).name} did not end in time: {error.timeout:.0f} s") from None
+        yield running
     except OSError as error:
         raise TvopsError(f"{commands[0][0]} does not run: {error.strerror}") from None
     finally:
         for process in running:
             _end(process)
+
+
+def _outcomes(running: list[subprocess.Popen[str]], seconds: float) -> list[tuple[int, str, str]]:
+    """Wait for programs; give the exit code of each and what it printed, on stdout and stderr."""
+    try:
+        told = [process.communicate(timeout=seconds + _GRACE_SECONDS) for process in running]
+    except subprocess.TimeoutExpired as error:
+        raise TvopsError(f"{Path(error.cmd[0]).name} did not end in time: {error.timeout:.0f} s") from None
     return [(process.returncode, out, err) for process, (out, err) in zip(running, told, strict=True)]
 
 
