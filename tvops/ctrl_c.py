@@ -29,8 +29,8 @@ def spare_imports() -> None:
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return
     # asyncio takes SIGINT over from this handler only, and puts it back under this name
-    signal.default_int_handler = _interrupt  # type: ignore[assignment]
-    signal.signal(signal.SIGINT, _interrupt)
+    signal.default_int_handler = interrupt  # type: ignore[assignment]
+    signal.signal(signal.SIGINT, interrupt)
 
 
 def end_at_once() -> None:
@@ -39,7 +39,8 @@ def end_at_once() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _interrupt(_: int, frame: FrameType | None) -> None:
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Handle a signal: raise KeyboardInterrupt, or inside of an import have it handled at its end."""
     outermost = None
     while frame is not None:
         if frame.f_code.co_filename.startswith(_IMPORTLIB):
@@ -50,18 +51,18 @@ def _interrupt(_: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
     if not _deferred:
         _deferred.append(time.monotonic())
-        _interrupt_after(outermost)
+        _interrupt_after(outermost, number)
 
 
-def _interrupt_after(awaited: FrameType) -> None:
-    """Have SIGINT handled as soon as the function of this frame returns, as if it came then."""
+def _interrupt_after(awaited: FrameType, number: int) -> None:
+    """Have the signal handled as soon as the function of this frame returns, as if it came then."""
 
     def follow(frame: FrameType, event: str, _: object) -> None:
         if frame is awaited and event == "return":
             sys.setprofile(None)
             _deferred.clear()
-            handler = signal.getsignal(signal.SIGINT)
+            handler = signal.getsignal(number)
             if callable(handler):
-                handler(signal.SIGINT, frame.f_back)
+                handler(number, frame.f_back)
 
     sys.setprofile(follow)

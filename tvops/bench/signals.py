@@ -1,7 +1,8 @@
-"""One Ctrl-C (or SIGTERM) ends a command of bench in good order; those that follow it change nothing.
+"""One Ctrl-C (or SIGTERM, or a terminal that goes away) ends a command of bench in good order.
 
 What has been started is ended within seconds, and everything that a run has put into a stack or a folder is taken
-back. A signal in the middle of that would leave some of it behind.
+back. A signal in the middle of that would leave some of it behind: those that follow can shorten the waiting for
+generators (`tvops.bench.interruption`), and nothing else.
 """
 
 from __future__ import annotations
@@ -12,19 +13,15 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+from tvops.ctrl_c import interrupt
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Those that end a command of bench, each unless whoever started it had it ignored (nohup, ``bench … &``)."""
 
 
 @contextlib.contextmanager
 def first_interrupt_only() -> Iterator[None]:
-    """Let the first signal raise KeyboardInterrupt, and have those that follow ignored until the process ends.
-
-    Where SIGINT is ignored (nohup), nothing is changed.
-    """
-    interrupt = signal.getsignal(signal.SIGINT)
-    if not callable(interrupt):
-        yield
-        return
+    """Let the first signal raise KeyboardInterrupt, and have those that follow ignored until the process ends."""
 
     def first(number: int, frame: FrameType | None) -> None:
         try:
@@ -38,15 +35,16 @@ def first_interrupt_only() -> Iterator[None]:
 
 
 def ignore() -> None:
-    """Ignore both signals until the process ends."""
-    for number in _SIGNALS:
+    """Ignore all of them until the process ends."""
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def handled(by: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Have both signals handled meanwhile; where one came and all are ignored since, that stays."""
-    before = {number: signal.signal(number, by) for number in _SIGNALS}
+    """Have the signals handled meanwhile, save those that are ignored; where all came to be, that stays."""
+    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, by) for number in heeded}
     try:
         yield
     finally:
