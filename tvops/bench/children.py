@@ -19,6 +19,9 @@ READY_SECONDS: Final = 90.0
 CLOSE_SECONDS: Final = 90.0
 """How long a generator may take to clean up behind itself."""
 
+STOP_SECONDS: Final = 10.0
+"""How long it may take for that, and for its end, once a signal came."""
+
 _END_SECONDS: Final = 3.0
 _LINE_LIMIT = 1 << 28
 _DECODER: msgspec.json.Decoder[Said] = msgspec.json.Decoder(Said)
@@ -66,7 +69,8 @@ class Child:
 
     def stop(self) -> None:
         """Let it end early, with what it has."""
-        self._write(b"stop")
+        if self._runs:
+            self._write(b"stop")
 
     async def finished(self, seconds: float, told: Callable[[], None]) -> Finished:
         """Wait for its end; calls ``told`` whenever there is news."""
@@ -104,7 +108,7 @@ class Child:
 
     async def end(self) -> None:
         """End it: the end of its stdin lets it leave nothing behind, in the time that it has for that."""
-        if getattr(self, "_process", None) is None or self._process.returncode is not None:
+        if not self._runs:
             return
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -113,10 +117,18 @@ class Child:
         self.kill()
         await self._process.wait()
 
-    def kill(self) -> None:
-        """End it at once, whatever it leaves behind."""
+    def kill(self) -> str:
+        """End it at once where it still runs; say so, and what it may leave behind."""
+        if not self._runs:
+            return ""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
+        return f"{self.plan.load.door}: the generator did not end in time and was killed{self._told_traces()}"
+
+    @property
+    def _runs(self) -> bool:
+        process = getattr(self, "_process", None)
+        return process is not None and process.returncode is None
 
 
 def split(plan: Plan, count: int) -> Sequence[Plan]:

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
 from tvops.bench.checks import check, default_targets, void_reason
-from tvops.bench.children import CLOSE_SECONDS, Child, divided_cores, split
+from tvops.bench.children import CLOSE_SECONDS, STOP_SECONDS, Child, divided_cores, split
 from tvops.bench.doors import DOORS
 from tvops.bench.interruption import Interruption, NothingYetError
 from tvops.bench.open_orders import left_behind, open_orders_of, rejections_told
@@ -21,11 +21,12 @@ from tvops.bench.result import Check, Generator, Operation, Result
 from tvops.bench.samples import merged
 from tvops.bench.scenario import Scenario, check_amount, phases_of
 from tvops.bench.searching import search_knee
-from tvops.bench.spawned import OwnStackProcess
+from tvops.bench.spawned import OwnStackProcess, StackEndedError
 from tvops.bench.stack_figures import StackWatch
 from tvops.bench.stolen_time import StolenTime, stolen_told
+from tvops.bench.tasks import all_of, first_of
 from tvops.errors import TvopsError, UsageError
-from tvops.terminal import clean
+from tvops.terminal import clean, say
 from tvops.tuning.fingerprint import fingerprint
 from tvops.tuning.host import Host
 
@@ -33,6 +34,7 @@ _LEAD_SECONDS = 0.3
 """Between the word to begin and the beginning, so that every generator has heard it."""
 
 Told = Callable[[str], None]
+T = TypeVar("T")
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,15 +44,17 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     gateway: str = ""
     market: str = ""
     redis: str = ""
+    stacks: tuple[OwnStackProcess, ...] = ()  # that bench started and that have to run meanwhile
     most: int = 0  # requests of a closed loop; 0: as many as the time allows
     told: Told = lambda text: None  # hears of the progress, in one line
 
 
 def conduct(order: Order) -> Result:
-    """Carry out a scenario; the first SIGINT or SIGTERM ends it early, with what there is.
+    """Carry out a scenario; the first signal ends it early, with what there is, and later ones hurry that end.
 
     Raises:
         TvopsError: it could not be carried out.
+        StackEndedError: a stack of bench's own ended meanwhile.
         KeyboardInterrupt: a signal came before the load began.
     """
     check_amount(order.scenario)
@@ -65,34 +69,36 @@ def conduct(order: Order) -> Result:
 
 
 async def _conduct(order: Order, interruption: Interruption) -> Result:
-    scenario, stopped = order.scenario, asyncio.Event()
+    scenario, stopped, hurried = order.scenario, asyncio.Event(), asyncio.Event()
     cores, rest = divided_cores(sum(load.processes for load in scenario.loads))
-    async with _addresses(order, rest) as (urls, spawned):
-        run = _Run(order, urls, spawned, cores, stopped)
+    async with _addresses(order, rest) as (urls, own):
+        run = _Run(order, urls, own, cores, stopped, hurried)
         async with run.watch:
-            interruption.end = stopped.set
+            interruption.end, interruption.hurry = stopped.set, hurried.set
             if scenario.search is None:
                 return await run.once(scenario)
             return await search_knee(scenario, run.once, run.watch, stopped, order.told)
 
 
 @contextlib.asynccontextmanager
-async def _addresses(order: Order, cores: frozenset[int] | None) -> AsyncIterator[tuple[dict[str, str], bool]]:
-    """Give the address of each target that is needed, and whether the stack is our own."""
+async def _addresses(
+    order: Order, cores: frozenset[int] | None
+) -> AsyncIterator[tuple[dict[str, str], OwnStackProcess | None]]:
+    """Give the address of each target that is needed, and the stack where it was started for that."""
     wanted = {DOORS[load.door].target for load in order.scenario.loads}
     given = {"gateway": order.gateway, "market": order.market, "redis": order.redis}
     if "redis" in wanted and not order.redis:
         raise UsageError("redis: give the server with --redis URL, or in $TVOPS_BENCH_REDIS_URL")
     missing = [name for name in ("gateway", "market") if name in wanted and not given[name]]
     if not missing:
-        yield {name: url for name, url in given.items() if url}, False
+        yield {name: url for name, url in given.items() if url}, None
         return
     if order.gateway or order.market:
         raise UsageError(f"{missing[0]}: give --{missing[0]}, too; without any address bench starts its own stack")
     stack = order.scenario.stack
     order.told(f"starting a stack of its own (feed {stack.feed})")
     async with OwnStackProcess(stack.feed, stack.settings, cores, open_orders_of(order.scenario)) as own:
-        yield {"gateway": own.gateway, "market": own.market, "redis": order.redis}, True
+        yield {"gateway": own.gateway, "market": own.market, "redis": order.redis}, own
 
 
 class _Run:
@@ -102,15 +108,18 @@ class _Run:
         self,
         order: Order,
         urls: dict[str, str],
-        spawned: bool,
+        own: OwnStackProcess | None,
         cores: Sequence[int | None],
         stopped: asyncio.Event,
+        hurried: asyncio.Event,
     ) -> None:
         self.order = order
         self.urls = {name: url for name, url in urls.items() if url}
-        self.spawned = spawned
+        self.spawned = own is not None
+        self.stacks = order.stacks if own is None else (own,)
         self.cores = cores
         self.stopped = stopped
+        self.hurried = hurried
         self.fingerprint = fingerprint(Host())
         targets = order.scenario.targets
         doors = [load.door for load in order.scenario.loads]
@@ -122,20 +131,27 @@ class _Run:
     async def once(self, scenario: Scenario) -> Result:
         """Carry it out once."""
         self.watch.forget()
-        before = await self.watch.figures()
+        before = await self._unless_stopped(self.watch.figures())
         children = self._children(scenario)
         stolen = StolenTime()
+        ending = asyncio.create_task(self._end_early(children))
         try:
-            await self._start(children)
+            await self._unless_stopped(all_of(child.start() for child in children))
             lead = int(_LEAD_SECONDS * 1e9)
             begin, started = time.monotonic_ns() + lead, time.time_ns() + lead
             for child in children:
                 child.begin(begin)
             asyncio.get_running_loop().call_later(_LEAD_SECONDS + scenario.warm_up, stolen.begin)
-            finished = await self._follow(scenario, children, begin)
+            finished = await self._follow(scenario, children, ending, begin)
             percent = stolen.percent()
+        except StackEndedError:
+            for child in children:  # there is nothing to take back any more
+                child.kill()
+            raise
         finally:
             await asyncio.gather(*(child.end() for child in children))
+            ending.cancel()
+            await asyncio.gather(ending, return_exceptions=True)
         measured = begin + int(scenario.warm_up * 1e9)
         operations = _operations(finished)
         seconds = max((end.end - measured) / 1e9 for end in finished)
@@ -163,19 +179,17 @@ class _Run:
             notes=(*self._notes(), *stolen_told(percent), *rejections_told(operations)),
         )
 
-    async def _start(self, children: Sequence[Child]) -> None:
-        """Start the generators; raise NothingYetError where a signal comes before they are ready."""
-        starting = asyncio.ensure_future(_all(child.start() for child in children))
-        stopping = asyncio.ensure_future(self.stopped.wait())
-        try:
-            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if self.stopped.is_set():
-                raise NothingYetError("interrupted before the load began")
-            await starting
-        finally:
-            for task in (starting, stopping):
-                task.cancel()
-            await asyncio.gather(starting, stopping, return_exceptions=True)
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await what comes before the load; raise NothingYetError where a signal comes before it is done."""
+
+        async def stopped() -> NoReturn:
+            await self.stopped.wait()
+            raise NothingYetError("interrupted before the load began")
+
+        return await first_of(stopped(), *self._failures(), work)
+
+    def _failures(self) -> list[Coroutine[Any, Any, NoReturn]]:
+        return [stack.ended() for stack in self.stacks]
 
     def _notes(self) -> tuple[str, ...]:
         notes = []
@@ -203,8 +217,10 @@ class _Run:
         placed = [msgspec.structs.replace(plan, core=core) for plan, core in zip(plans, self.cores, strict=True)]
         return [Child(plan) for plan in placed]
 
-    async def _follow(self, scenario: Scenario, children: Sequence[Child], begin: int) -> list[Finished]:
-        """Wait for the end, watch the stack meanwhile, and pass on the word to stop."""
+    async def _follow(
+        self, scenario: Scenario, children: Sequence[Child], ending: asyncio.Task[NoReturn], begin: int
+    ) -> list[Finished]:
+        """Wait for the end of the load, or for its early end, and watch the stack meanwhile."""
 
         def told() -> None:
             passed = (time.monotonic_ns() - begin) / 1e9 - scenario.warm_up
@@ -218,39 +234,33 @@ class _Run:
 
         timeout = max(child.plan.load.timeout for child in children)
         longest = _LEAD_SECONDS + scenario.warm_up + scenario.seconds + timeout + CLOSE_SECONDS
-        helpers = [asyncio.create_task(self._look()), asyncio.create_task(self._pass_on(children, timeout))]
+        finished = all_of(child.finished(longest, told) for child in children)
+        looking = asyncio.create_task(self._look())
         try:
-            return await _all(child.finished(longest, told) for child in children)
+            return await first_of(finished, asyncio.shield(ending), *self._failures())
         except TimeoutError:
             raise TvopsError(f"the run did not end within {longest:.0f} s") from None
         finally:
-            for helper in helpers:
-                helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
 
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(1)
             await self.watch.look()
 
-    async def _pass_on(self, children: Sequence[Child], timeout: float) -> None:
-        """Let the generators end early; those that do not, in the time that they have, are ended."""
+    async def _end_early(self, children: Sequence[Child]) -> NoReturn:
+        """Let the generators end once a signal came; kill them where they do not in time, or after another one."""
         await self.stopped.wait()
         for child in children:
             child.stop()
-        await asyncio.sleep(timeout + CLOSE_SECONDS)
-        for child in children:
-            child.kill()
-
-
-async def _all(awaitables: Any) -> list[Any]:
-    """Await all at once; the first failure ends the others."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(awaitable) for awaitable in awaitables]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.hurried.wait(), STOP_SECONDS)
+        for killed in filter(None, [child.kill() for child in children]):
+            with contextlib.suppress(OSError):  # the terminal may be what has gone
+                self.order.told("")  # the line of progress makes room
+                say(f"tvops: {killed}", err=True)
+        raise NothingYetError("interrupted, and the generators did not end in time")
 
 
 def _operations(finished: Sequence[Finished]) -> tuple[Operation, ...]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import uvloop
 
 from tvops.bench.signals import handled, ignore
 from tvops.errors import TvopsError
+
+TOGETHER_SECONDS: Final = 2.0
+"""Signals that come within this time are one: an impatient hand, or a terminal and a shell that send one each."""
 
 T = TypeVar("T")
 
@@ -20,12 +24,18 @@ class NothingYetError(TvopsError):
 
 
 class Interruption:
-    """The first signal while something runs on a loop; those that follow are ignored until the process ends."""
+    """The first signal while something runs on a loop, and one that comes when patience is over.
+
+    Once the first one came, all of them are ignored from the end of what runs until the process ends.
+    """
 
     def __init__(self) -> None:
         self.came = False
         self.end: Callable[[], None] | None = None
         """Is called on the loop by the signal; None: what runs is cancelled."""
+        self.hurry: Callable[[], None] | None = None
+        """Is called on the loop by a signal that comes `TOGETHER_SECONDS` later, or more; None: it is ignored."""
+        self._first = 0.0  # when it came, monotonic s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told = False
 
@@ -40,6 +50,9 @@ class Interruption:
                 result = uvloop.run(self._listening(work))
             except asyncio.CancelledError:
                 raise KeyboardInterrupt from None
+            finally:
+                if self.came:
+                    ignore()
         if self.came and self.end is None:
             raise KeyboardInterrupt
         return result
@@ -54,10 +67,13 @@ class Interruption:
             self._loop = None
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        ignore()
-        self.came = True
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._tell)
+        if not self.came:
+            self.came, self._first = True, time.monotonic()
+            heard: Callable[[], None] | None = self._tell
+        else:
+            heard = self.hurry if time.monotonic() - self._first > TOGETHER_SECONDS else None
+        if self._loop is not None and heard is not None:
+            self._loop.call_soon_threadsafe(heard)
 
     def _tell(self) -> None:
         if self._told:

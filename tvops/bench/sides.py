@@ -59,22 +59,27 @@ def own_stacks(
     """Run one stack for each side, both all the time, and measure the one that is asked for."""
     _, cores = divided_cores(sum(load.processes for load in scenario.loads))
     room = open_orders_of(scenario)
-    with contextlib.ExitStack() as stacks:
+    with contextlib.ExitStack() as endings:
+        stacks: list[OwnStackProcess] = []
         found: dict[SideName, Addresses] = {}
         for side, own in settings.items():
             told(f"starting {side.upper()}")
             stack = OwnStackProcess(scenario.stack.feed, {**scenario.stack.settings, **own}, cores, room)
-            stacks.enter_context(running(stack))
+            stacks.append(endings.enter_context(running(stack)))
             found[side] = Addresses(stack.gateway, stack.market)
-        yield measuring(scenario, found)
+        yield measuring(scenario, found, stacks)
 
 
-def measuring(scenario: Scenario, sides: Mapping[SideName, Addresses]) -> Measure:
-    """Give what runs the scenario against a side once; Ctrl-C ends the experiment."""
+def measuring(
+    scenario: Scenario, sides: Mapping[SideName, Addresses], stacks: Sequence[OwnStackProcess] = ()
+) -> Measure:
+    """Give what runs the scenario against a side once; Ctrl-C ends the experiment, as does a stack that ends."""
 
     def measure(side: SideName) -> Result:
         where = sides[side]
-        result = conduct(Order(scenario=scenario, gateway=where.gateway, market=where.market))
+        result = conduct(
+            Order(scenario=scenario, gateway=where.gateway, market=where.market, stacks=tuple(stacks))
+        )
         if result.partial.startswith("interrupted"):
             raise KeyboardInterrupt
         return result

@@ -14,21 +14,32 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
+
+import psutil
 
 from tvops.bench.addresses import fetch
 from tvops.bench.open_orders import allow_open_orders
+from tvops.engine.telemetry.processes import server_of
 from tvops.errors import ServerError, TvopsError
 
 READY_SECONDS = 120.0
 _STOP_SECONDS = 15.0
+_KILL_SECONDS = 5.0
+_LOOK_SECONDS = 0.2
 _PR_SET_PDEATHSIG = 1
 _PREFIX = "tvops-bench-"
 _LOG = "serve.log"
+_DATA = "data"
 _YOUNG_SECONDS = 60.0
 """A folder younger than this may be of a bench that has not locked its log yet."""
+
+
+class StackEndedError(TvopsError):
+    """A stack of bench's own ended by itself."""
 
 
 def free_port() -> int:
@@ -87,11 +98,11 @@ class OwnStackProcess:
         _remove_leftovers()
         endings = self._endings
         place = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
-        folder = endings.enter_context(place)
-        self._log = endings.enter_context((Path(folder) / _LOG).open("w+b"))
+        self._folder = folder = Path(endings.enter_context(place))
+        self._log = endings.enter_context((folder / _LOG).open("w+b"))
         fcntl.flock(self._log, fcntl.LOCK_EX)  # held by the whole stack, which writes to it
         arguments = [
-            "serve", "--feed", self._feed, "--data-dir", str(Path(folder) / "data"),
+            "serve", "--feed", self._feed, "--data-dir", str(folder / _DATA),
             "--gateway-port", str(self._gateway), "--market-port", str(self._market),
             "--set", "log_level=error",
         ]  # fmt: skip
@@ -122,6 +133,12 @@ class OwnStackProcess:
                 raise TvopsError(f"the stack of the bench was not ready after {READY_SECONDS:g} s")
             await asyncio.sleep(0.1)
 
+    async def ended(self) -> NoReturn:
+        """Wait until it ends by itself, which is a failure of what runs meanwhile; raise StackEndedError then."""
+        while self.process.poll() is None:  # noqa: ASYNC110  (no event tells of it)
+            await asyncio.sleep(_LOOK_SECONDS)
+        raise StackEndedError(f"the stack of the bench ended with {self.process.returncode}")
+
     def _last_words(self) -> str:
         self._log.seek(0)
         lines = self._log.read(1 << 16).decode(errors="replace").strip().splitlines()
@@ -135,16 +152,43 @@ class OwnStackProcess:
         self._endings.close()
 
     def _stop(self) -> None:
-        self.process.terminate()
+        below = _below(self.process.pid)
         try:
-            self.process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_STOP_SECONDS)
+        finally:
             self.process.kill()
             self.process.wait()
+            _kill([*below, *_servers(self._folder)])
+
+
+def _below(pid: int) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def _servers(folder: Path) -> list[psutil.Process]:
+    """Give the servers of a stack by its folder: they outlive what started them where that was killed."""
+    found = []
+    for path in (folder / _DATA / "valkey").glob("*/server.pid"):
+        if pid := server_of(path):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(pid))
+    return found
+
+
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    """Kill those that still run, and wait for their end."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=_KILL_SECONDS)
 
 
 def _remove_leftovers() -> None:
-    """Remove the folders of benches that were killed, which ended their stacks but could not clean up."""
+    """Remove the folders of benches that were killed, and end the servers that are left of their stacks."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             about = folder.lstat()
@@ -152,6 +196,7 @@ def _remove_leftovers() -> None:
                 continue
             with (folder / _LOG).open("rb") as log:
                 fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _kill(_servers(folder))
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -96,7 +96,9 @@ class Measuring:
             targets=targets, stack=stack,
         )  # fmt: skip
         before, begun = self.meter.read(), time.monotonic()
-        result = conduct(Order(scenario=scenario, gateway=self.stack.gateway, market=self.stack.market))
+        result = conduct(
+            Order(scenario=scenario, gateway=self.stack.gateway, market=self.stack.market, stacks=(self.stack,))
+        )
         passed, after = time.monotonic() - begun, self.meter.read()
         if result.partial.startswith("interrupted"):
             raise KeyboardInterrupt

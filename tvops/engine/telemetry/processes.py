@@ -109,7 +109,7 @@ class ProcessProbe:
             if _MODULE.encode() in words[:-1]:
                 found[pid] = words[words.index(_MODULE.encode()) + 1].decode(errors="replace")
         for path in sorted((self._data_path / "valkey").glob("*/server.pid")):
-            if server := _server(path):
+            if server := server_of(path):
                 found[server] = path.parent.name + SERVER
         return [(name, pid) for pid, name in found.items()]
 
@@ -152,7 +152,7 @@ def _children(pid: int) -> Iterable[int]:
     return []
 
 
-def _server(pid_file: Path) -> int:
+def server_of(pid_file: Path) -> int:
     """Give the process that a server's pid file names; 0 where that does not work in the file's folder."""
     try:
         pid = int(proc_files.read(str(pid_file)) or b"0")
