@@ -215,6 +215,7 @@ async def test_a_session_during_an_order_on_the_same_connection_is_refused(gatew
     answer = await gateway.raw(order + b"Content-Length: %d\r\n\r\n%b" % (len(body), body) + UPGRADE)
     assert answer.count(b"HTTP/1.1 201") == 1
     assert answer.count(b"HTTP/1.1 400") == 1
+    assert len((await gateway.client.get("/v1/orders")).json()["orders"]) == 1
 
 
 async def test_there_is_a_most_of_sessions(bus: Bus) -> None:

@@ -38,6 +38,18 @@ def get(path: bytes, extra: bytes = b"") -> bytes:
     return b"GET %b HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (path, extra)
 
 
+def chunked(data: bytes, extra: bytes = b"") -> bytes:
+    head = b"POST /v1/orders HTTP/1.1\r\n" + HEAD + extra + b"Transfer-Encoding: chunked\r\n\r\n"
+    return head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
+
+
+def upgrade(protocol: bytes) -> bytes:
+    return b"Connection: keep-alive, Upgrade, HTTP2-Settings\r\nUpgrade: %b\r\nHTTP2-Settings:\r\n" % protocol
+
+
+WEBSOCKET = upgrade(b"websocket") + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + b"A" * 22 + b"==\r\n"
+
+
 def story(answer: bytes) -> list[str]:
     """Give statuses, client order ids, codes and ends in the order in which they came."""
     found = re.findall(rb'HTTP/1\.1 (\d+)|"client_order_id":"([^"]+)"|"code":"(\w+)"|<(END|RESET)>', answer)
@@ -119,8 +131,7 @@ CASES: dict[str, tuple[bytes, list[str]]] = {
     "length and chunks": (b"POST /v1/orders HTTP/1.1\r\n" + HEAD
                           + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
                           ["400", "malformed_request", "END"]),
-    "chunks": (b"POST /v1/orders HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-               + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body("ch")), body("ch")), ["201", "ch"]),
+    "chunks": (chunked(body("ch")), ["201", "ch"]),
     "chunks without end": (b"POST /v1/orders HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
                            + b"4000\r\n%b\r\n" % (b"a" * 0x4000) * 8, ["413", "body_too_large", "END"]),
     "body too large": (post(b" " * 70_000), ["413", "body_too_large", "END"]),
@@ -134,17 +145,44 @@ CASES: dict[str, tuple[bytes, list[str]]] = {
     "another site": (get(b"/health", b"Origin: http://evil.example\r\n"), ["403", "origin_refused"]),
     "no site": (get(b"/health", b"Origin: null\r\n"), ["403", "origin_refused"]),
     "no JSON": (post(b"{}").replace(b"application/json", b"text/plain"), ["415", "unsupported_media_type"]),
-    "connect": (b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", ["400", "malformed_request"]),
+    "connect": (b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n" + post(body("tunnel")),
+                ["400", "malformed_request", "END"]),
     "method": (b"PUT /v1/orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n",
                ["405", "method_not_allowed"]),
     "unknown method": (b"BREW / HTTP/1.1\r\nHost: localhost\r\n\r\n", ["400", "malformed_request", "END"]),
     "http 1.0": (b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n", ["200", "END"]),
     "close": (get(b"/health", b"Connection: close\r\n") + post(body("after")), ["200", "END"]),
-    "another upgrade": (get(b"/health", b"Connection: Upgrade\r\nUpgrade: h2c\r\n") + get(b"/health"),
-                        ["200", "200"]),
+    "upgrade with a request as its body": (
+        get(b"/health", upgrade(b"x") + b"Content-Length: %d\r\n" % len(post(body("smuggled"))))
+        + post(body("smuggled")) + get(b"/health"), ["200", "200"]),
+    "upgrade and a large body": (post(b" " * 70_000, upgrade(b"x")), ["413", "body_too_large", "END"]),
+    "upgrade and large chunks": (chunked(b" " * 65_600, upgrade(b"x")), ["413", "body_too_large", "END"]),
+    "upgrade and a large header": (get(b"/health", upgrade(b"x") + b"X: " + b"a" * 20_000 + b"\r\n"),
+                                   ["431", "headers_too_large", "END"]),
+    "upgrade and another coding": (get(b"/health", upgrade(b"x") + b"Transfer-Encoding: gzip\r\n"),
+                                   ["400", "malformed_request", "END"]),
+    "upgrade, then garbage": (post(body("u"), upgrade(b"x")) + b"GARBAGE\r\n\r\n",
+                              ["201", "u", "400", "malformed_request", "END"]),
+    "upgrade and close": (get(b"/health", b"Connection: close, Upgrade\r\nUpgrade: x\r\n") + post(body("after")),
+                          ["200", "END"]),
+    "close, then upgrade": (get(b"/health", b"Connection: close\r\n") + post(body("after"), upgrade(b"x")),
+                            ["200", "END"]),
+    "upgrade of http 1.0": (post(body("1.0"), upgrade(b"x")).replace(b"HTTP/1.1", b"HTTP/1.0") + get(b"/health"),
+                            ["201", "1.0", "END"]),
+    "upgrade and expect": (post(body("h2c"), upgrade(b"h2c") + b"Expect: 100-continue\r\n"),
+                           ["100", "201", "h2c"]),
+    "upgrades and pages": (post(b"{}", upgrade(b"x"), b"/docs/errors") + get(b"/docs/errors", upgrade(b"x")) * 2
+                           + get(b"/health"), ["405", "method_not_allowed", "200", "200", "200"]),
     "expect": (post(body("ex"), b"Expect: 100-continue\r\n"), ["100", "201", "ex"]),
-    "websocket elsewhere": (get(b"/nope", b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
-                            ["404", "not_found", "END"]),
+    "websocket elsewhere": (get(b"/nope", WEBSOCKET) + get(b"/health"), ["404", "not_found", "200"]),
+    "websocket with a body": (get(b"/ws", WEBSOCKET + b"Content-Length: 5\r\n") + b"hello" + get(b"/health"),
+                              ["400", "malformed_request", "END"]),
+    "websocket with chunks": (get(b"/ws", WEBSOCKET + b"Transfer-Encoding: chunked\r\n") + b"0\r\n\r\n",
+                              ["400", "malformed_request", "END"]),
+    "websocket with an empty body": (get(b"/ws?a", WEBSOCKET + b"Content-Length: " + b"0" * 5000 + b" \r\n"),
+                                     ["101"]),
+    "websocket of http 1.0": (get(b"/ws", WEBSOCKET).replace(b"HTTP/1.1", b"HTTP/1.0"),
+                              ["404", "not_found", "END"]),
     "websocket without key": (get(b"/ws", b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
                               ["400", "malformed_request", "END"]),
     "head": (b"HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n" + get(b"/health"), ["200", "200"]),
@@ -161,6 +199,35 @@ async def test_every_misuse_has_its_answer(gateway: Running) -> None:
     expected = {case: wanted for case, (_, wanted) in CASES.items()}
     assert {case: story(answer) for case, answer in zip(CASES, answers, strict=True)} == expected
     assert (await gateway.client.get("/health")).status_code == 200
+
+
+@pytest.mark.parametrize("size", [1, 3, 50, 10_000])
+async def test_an_upgrade_is_ignored_however_the_bytes_are_cut(gateway: Running, size: int) -> None:
+    smuggled = post(body("smuggled"))
+    data = (
+        post(body("h2c"), upgrade(b"h2c"))
+        + post(smuggled, upgrade(b"x"))
+        + chunked(body("chunks"), upgrade(b"x"))
+        + post(body("websocket"), WEBSOCKET)
+        + chunked(smuggled, WEBSOCKET)
+        + get(b"/health", upgrade(b"h2c")) * 2
+        + post(body("last"), b"Connection: close\r\n")
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    for start in range(0, len(data), size):
+        writer.write(data[start : start + size])
+        await asyncio.sleep(0)
+    assert story(await reader.read()) == [
+        "201", "h2c", "400", "malformed_json", "201", "chunks", "201", "websocket", "400", "malformed_json",
+        "200", "200", "201", "last",
+    ]  # fmt: skip
+    writer.close()
+
+
+async def test_many_upgrades_in_a_row_are_all_ignored(gateway: Running) -> None:
+    last = get(b"/v1/positions", b"Connection: close\r\n")
+    answer = await gateway.raw(get(b"/v1/positions", upgrade(b"x")) * 2000 + last, wait=2)
+    assert story(answer) == ["200"] * 2001 + ["END"]
 
 
 Post = Callable[[bytes, bytes], tuple[int, dict[str, Any]]]

@@ -28,8 +28,10 @@ def make_call(
     call.head_only = method == b"HEAD"
     call.limit = BODY_LIMIT
     try:
+        if method == b"CONNECT":  # refused here, so that it ends the connection: what follows need not be HTTP
+            raise refuse("malformed_request", "this is no proxy")
         url = httptools.parse_url(address)
-        if method == b"CONNECT" or url.path is None:
+        if url.path is None:
             raise refuse("malformed_request", "the address has no path")
         call.cors = gateway.guard.check_site(headers)
         if method == b"OPTIONS" and call.cors:

@@ -19,6 +19,7 @@ from tvops.engine.gateway.calls import Call, internal_error, refusal
 from tvops.engine.gateway.problems import ProblemError, problem, refuse
 from tvops.engine.gateway.routes import BODY_LIMIT
 from tvops.engine.gateway.schemas import Problem
+from tvops.engine.gateway.sessions import PATH
 
 if TYPE_CHECKING:
     from tvops.engine.gateway.server import Gateway
@@ -42,7 +43,7 @@ class GatewayProtocol(AnsweringProtocol):
 
     def __init__(self, gateway: Gateway, **arguments: Any) -> None:
         super().__init__(gateway, **arguments)
-        self._upgrade = False  # the request at hand asks for a WebSocket
+        self._upgrade = False  # the request at hand has an Upgrade: it is taken up when the parser stops behind it
         self._last = False  # the request at hand, or one before, is the last of this connection
         self._head_bytes = 0
         self._begun = 0.0  # when the request at hand began to arrive; 0: none does
@@ -72,10 +73,9 @@ class GatewayProtocol(AnsweringProtocol):
         self._unset_keepalive_if_required()
         self._active = time.monotonic()
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._switch(data[upgrade.args[0] :])
-            return
+            rest = self._feed(data)
+            while rest is not None and not self._last:
+                rest = self._take_up(rest)
         except httptools.HttpParserError as error:
             self._parsing_failed(error)
             return
@@ -103,7 +103,7 @@ class GatewayProtocol(AnsweringProtocol):
         self._upgrade = False
         self._head_bytes = 1
         self._wire_bytes = 0
-        self._begun = time.monotonic()
+        self._begun = self._begun or time.monotonic()  # a head that is read again began with its first byte
 
     def on_url(self, url: bytes) -> None:
         """Take the address."""
@@ -129,7 +129,7 @@ class GatewayProtocol(AnsweringProtocol):
             self.cycle = _ignored(self)  # type: ignore[assignment]
             return
         method = self.parser.get_method()
-        if self.parser.should_upgrade() and method == b"GET" and self._get_upgrade() == b"websocket":
+        if self.parser.should_upgrade() and method != b"CONNECT":
             self._upgrade = True
             return
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
@@ -159,8 +159,7 @@ class GatewayProtocol(AnsweringProtocol):
         """Take a part of the body."""
         call = self.cycle
         if not isinstance(call, Call):
-            if not self._upgrade:
-                super().on_body(body)
+            super().on_body(body)
         elif call.output is None and call.refused is None:
             call.body += body
             if len(call.body) > call.limit:
@@ -168,11 +167,12 @@ class GatewayProtocol(AnsweringProtocol):
 
     def on_message_complete(self) -> None:
         """Handle the request that is whole now."""
+        if self._upgrade:
+            return
         self._begun = 0.0
         call = self.cycle
         if not isinstance(call, Call):
-            if not self._upgrade:
-                super().on_message_complete()
+            super().on_message_complete()
             return
         call.more_body = False
         if call.started and call.output is None:
@@ -208,22 +208,54 @@ class GatewayProtocol(AnsweringProtocol):
             self._begin(call)
         self.cycle = call  # type: ignore[assignment]
 
-    # WebSocket
+    # Upgrades
 
-    def _switch(self, rest: bytes) -> None:
-        """Go on after an Upgrade header: with a WebSocket, or as if it was not there."""
-        if not self._upgrade:
-            self.parser = httptools.HttpRequestParser(self)
-            if rest:
-                self.data_received(rest)
-            return
+    def _feed(self, data: bytes | memoryview) -> memoryview | None:
+        """Parse; where that stops behind a head with an Upgrade, give what stands there."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            return memoryview(data)[stop.args[0] :]
+        return None
+
+    def _take_up(self, rest: memoryview) -> memoryview | None:
+        """Go on behind a head with an Upgrade: as a WebSocket, or as if the Upgrade was not there (RFC 9110, 7.8).
+
+        httptools takes such a request to have no body, so a new parser reads the head again without the Upgrade.
+        Gives what stands behind the next such head, if there is one.
+        """
+        if self._asks_for_session():
+            self._open_session(bytes(rest))
+            return None
+        head = self._head_without_upgrade()
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does: `_last` ignores it
+        self.parser.feed_data(head)
+        return self._feed(rest)
+
+    def _head_without_upgrade(self) -> bytes:
+        """Write the head at hand anew. Its `Connection` may stay: no upgrade is asked for by that alone."""
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _asks_for_session(self) -> bool:
+        return (
+            self.parser.get_method() == b"GET"
+            and self.parser.get_http_version() == "1.1"
+            and self._get_upgrade() == b"websocket"
+            and self.url.partition(b"?")[0] == PATH
+        )
+
+    def _open_session(self, rest: bytes) -> None:
         self._begun = 0.0
         if self._busy():
             self._refuse(problem("malformed_request", "wait for the answers before the upgrade"))
             return
         try:
             self.gateway.guard.check_site(self.headers)
-            protocol = self.gateway.sessions.accept(self.url, self.headers)
+            protocol = self.gateway.sessions.accept(self.headers)
         except ProblemError as error:
             self._refuse(error.problem)
             return

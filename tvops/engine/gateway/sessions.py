@@ -244,14 +244,12 @@ class Sessions:
         self._keys_seen = 0
         self._max_sessions = max_sessions
 
-    def accept(self, url: bytes, headers: Headers) -> Handover:
-        """Make the session that an upgrade request asks for.
+    def accept(self, headers: Headers) -> Handover:
+        """Make the session that an upgrade request for `PATH` asks for.
 
         Raises:
-            ProblemError: wrong address, wrong key, wrong handshake, or too many sessions.
+            ProblemError: wrong key, wrong handshake, or too many sessions.
         """
-        if url.partition(b"?")[0] != PATH:
-            raise refuse("not_found", "the WebSocket is at /ws")
         principal = self.guard.identify(headers)
         if self.stopping:
             raise refuse("shutting_down", "the gateway stops")
