@@ -194,6 +194,9 @@ async def test_upgrades(bus: Bus) -> None:
         for key in (None, "", "AAAA", "é" * 24, "not base 64 at all"):
             assert await upgrade(Sec_WebSocket_Key=key) == b"400"
         assert await upgrade("POST") == b"405"
+        assert await upgrade(Content_Length="0" * 5000) == b"101"
+        assert await upgrade(Content_Length="5") == b"400"
+        assert await upgrade(Transfer_Encoding="chunked") == b"400"
         for host in (None, "evil.example", "evil.example:8001", "127.0.0.1.evil.example", "[::1", ""):
             assert await upgrade(Host=host) == b"421"
         for host in ("127.0.0.1", "LOCALHOST:8001", "[::1]:8001"):

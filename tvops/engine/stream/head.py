@@ -142,4 +142,6 @@ def upgrade_key(request: Request) -> str:
         valid = False
     if not valid:
         raise HttpError(HTTPStatus.BAD_REQUEST, "Sec-WebSocket-Key: is not 16 bytes in base64")
+    if "transfer-encoding" in headers or headers.get("content-length", "").strip("0"):
+        raise HttpError(HTTPStatus.BAD_REQUEST, "an upgrade has no body: frames follow its headers")
     return key
