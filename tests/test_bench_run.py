@@ -295,6 +295,9 @@ def test_the_end_of_the_stack_in_the_middle_is_counted(stack: Stack) -> None:
             outcomes[name] = outcomes.get(name, 0) + count
     assert outcomes["not connected"] > 50
     assert sum(outcomes.values()) == 300
+    (left,) = (check for check in result.checks if check.figure == "left_behind")
+    assert left.detail.endswith(f"may still rest at {stack.gateway}")
+    assert "left_behind" in render(result)
 
 
 def test_without_an_address_bench_starts_its_own_stack_and_cleans_up_after_killed_ones(

@@ -14,9 +14,11 @@ import psutil
 import pytest
 
 from tests.gateway_fixtures import Running, running_gateway
-from tvops.bench.doors import DOORS, RestOrders, WebsocketOrders, taking_back
+from tvops.bench.doors import DOORS, taking_back
 from tvops.bench.doors.base import come_true
+from tvops.bench.doors.rest_orders import RestOrders
 from tvops.bench.doors.taking_back import TakingBack
+from tvops.bench.doors.websocket_orders import WebsocketOrders
 from tvops.bench.open_orders import left_behind
 from tvops.bench.plan import Load, Plan
 from tvops.bench.samples import Samples
@@ -70,8 +72,11 @@ async def test_orders_that_are_under_way_are_taken_back_when_they_have_come(bus:
 
 
 @pytest.mark.parametrize("name", ORDER_DOORS)
-async def test_orders_that_stay_are_told(bus: Bus, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(taking_back, "_SECONDS", 0.2)
+@pytest.mark.parametrize(("limit", "stopped"), [("taking_back._SECONDS", False), ("base._STOPPED_SECONDS", True)])
+async def test_orders_that_stay_are_told(
+    bus: Bus, name: str, limit: str, stopped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"tvops.bench.doors.{limit}", 0.2)
     async with running_gateway(bus, rate_limit=1) as gateway:  # two at once
         url = f"http://127.0.0.1:{gateway.port}"
         door = door_of(name, url, 2)
@@ -80,6 +85,8 @@ async def test_orders_that_stay_are_told(bus: Bus, name: str, monkeypatch: pytes
             door.send(number)
         door.used = 2
         assert await come_true(lambda: door.pending == 0, 20)
+        if stopped:
+            asyncio.get_running_loop().call_later(0.05, door.hurry)
         await door.close()
         assert door.left is not None
         assert door.left.count == len(await resting(gateway)) == 2

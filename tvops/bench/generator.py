@@ -68,23 +68,25 @@ class Run:
                 return
             begin = msgspec.json.decode(line, type=Start).at + int(self.plan.warm_up * 1e9)
             window = Window(begin, begin + int(self.plan.seconds * 1e9))
-            tasks = [asyncio.create_task(self._listen(lines)), asyncio.create_task(self._tell())]
+            listening = asyncio.create_task(self._listen(lines))
+            telling = asyncio.create_task(self._tell())
             before = time.process_time()
             try:
                 end = await self._load(window)
             finally:
-                for task in tasks:
-                    task.cancel()
+                telling.cancel()
             window = Window(window.begin, max(min(window.end, end), window.begin + 1))
             cpu = time.process_time() - before
             operations = tuple(self.door.operations(window))
         finally:
             await self.door.close()
+        listening.cancel()
         say(Finished(operations, window.end, cpu, detail, self.door.left))
 
     async def _listen(self, lines: asyncio.StreamReader) -> None:
-        """Any further line, or the end of them, stops the load."""
-        await lines.readline()
+        """Any further line, or the end of them, stops the load; after a line somebody waits for the result."""
+        if await lines.readline():
+            self.door.hurry()
         self.stopped.set()
 
     async def _tell(self) -> None:

@@ -7,7 +7,8 @@ import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from time import monotonic_ns
+from math import inf
+from time import monotonic, monotonic_ns
 from typing import Any, ClassVar
 
 import msgspec
@@ -19,6 +20,8 @@ from tvops.errors import ServerError
 
 _RECONNECT_SECONDS = 0.2
 _POLL_SECONDS = 0.002
+_STOPPED_SECONDS = 7.0
+"""For `close` once somebody wants it to end: less than it takes until the process is killed (`STOP_SECONDS`)."""
 
 
 async def come_true(condition: Callable[[], bool], seconds: float) -> bool:
@@ -49,6 +52,12 @@ class Door(ABC):
         self.api_key = os.environ.get("TVOPS_API_KEY", "")
         self.left: Traces | None = None
         """What `close` could not take back."""
+        self.close_by = inf
+        """When `close` has to be over, s of the monotonic clock."""
+
+    def hurry(self) -> None:
+        """Leave `close` a few seconds from now: better to tell what is left than to be killed."""
+        self.close_by = monotonic() + _STOPPED_SECONDS
 
     @property
     def traces(self) -> Traces | None:

@@ -237,7 +237,7 @@ class RestOrders(RequestDoor):
             for number in connection.in_flight:
                 self.flow.doubt(number)
         self.taking_back = TakingBack(self.flow.leftovers(), self._cancel, lambda: self.pending > 0)
-        if left := await self.taking_back.carry_out(lambda: bool(self.connections)):
+        if left := await self.taking_back.carry_out(lambda: bool(self.connections), lambda: self.close_by):
             self.left = self.flow.traces(self.plan.url, left)
 
     def _cancel(self, number: int, order: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 from time import monotonic
 from typing import Final
 
@@ -49,11 +50,11 @@ class TakingBack:
         self._not_found: set[int] = set()
         self._held_until = 0.0
 
-    async def carry_out(self, connected: Callable[[], bool]) -> int:
-        """Cancel them all, as far as that goes in a minute; give how many are left."""
+    async def carry_out(self, connected: Callable[[], bool], end_by: Callable[[], float] = lambda: inf) -> int:
+        """Cancel them all, as far as that goes in a minute or until ``end_by``, monotonic s; give what is left."""
         now = monotonic()
         end, away_since = now + _SECONDS, now
-        while self.left and now < min(end, away_since + _AWAY_SECONDS):
+        while self.left and now < min(end, end_by(), away_since + _AWAY_SECONDS):
             if connected():
                 away_since = now
                 self._send_due(now)

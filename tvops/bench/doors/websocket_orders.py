@@ -182,7 +182,7 @@ class WebsocketOrders(RequestDoor):
             for number in session.in_flight:
                 self.flow.doubt(number)
         self.taking_back = TakingBack(self.flow.leftovers(), self._cancel, lambda: self.pending > 0)
-        if left := await self.taking_back.carry_out(lambda: bool(self.sessions)):
+        if left := await self.taking_back.carry_out(lambda: bool(self.sessions), lambda: self.close_by):
             self.left = self.flow.traces(self.plan.url, left)
 
     def _cancel(self, number: int, order: str) -> None:
