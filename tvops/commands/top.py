@@ -201,6 +201,7 @@ def _watch(
     from tvops.top.app import Top, plain_terminal
     from tvops.top.choices import choices_file, read_choices
     from tvops.top.desk import Desk
+    from tvops.top.ending import run_to_the_end
     from tvops.top.model import Model
     from tvops.top.recording import Writer
     from tvops.top.sampler import Sampler
@@ -218,7 +219,7 @@ def _watch(
     desk.recording = record.name if record else ""
     wanted = theme or choices.theme or ("ansi-dark" if plain_terminal() else "textual-dark")
     screen = Top(desk, source, hertz, wanted, writer, None if told else path, told=told)
-    screen.run()
+    run_to_the_end(screen)
     if writer is not None:
         writer.close()
     if screen.return_code:
