@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.conftest import Valkey
+from tvops.bench.conduct import Order, conduct
 from tvops.bench.interruption import Interruption, NothingYetError
+from tvops.bench.plan import Load
 from tvops.bench.result import Result
-from tvops.bench.scenario import Scenario, load_scenario
+from tvops.bench.scenario import OwnStack, Scenario, load_scenario
 from tvops.bench.searching import search_knee
-from tvops.bench.signals import first_interrupt_only
+from tvops.bench.signals import SIGNALS, first_interrupt_only
 from tvops.bench.stack_figures import StackWatch
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @pytest.fixture(autouse=True)
@@ -40,27 +44,131 @@ def short_path() -> Iterator[Path]:
         yield Path(folder)
 
 
+class Started:
+    """A `tvops bench` with a stack of its own, of which nothing may stay."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tvops", "bench", *words, "--seconds", "30"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(folder)},
+        )  # fmt: skip
+
+    def child(self, name: str) -> psutil.Process:
+        """Wait for a child with a word in its command line."""
+        children: list[psutil.Process] = []
+
+        def found() -> bool:
+            children[:] = [one for one in psutil.Process(self.process.pid).children() if name in one.cmdline()]
+            return bool(children)
+
+        self.wait_for(found)
+        return children[0]
+
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        """Wait until something holds, while it runs."""
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline
+            assert self.process.poll() is None
+            time.sleep(0.01)
+
+    def ended(self) -> tuple[int, list[str]]:
+        """Wait for its end; give its exit code, and the lines of stderr that are not of its progress."""
+        out, err = self.process.communicate(timeout=60)
+        assert out == ""
+        assert list(self.folder.iterdir()) == []
+        started = [one for one in psutil.process_iter(["cmdline"]) if str(self.folder) in str(one.info["cmdline"])]
+        assert started == []
+        lines = [line for line in err.splitlines() if ": starting " not in line]
+        return self.process.returncode, lines
+
+    def kill(self) -> None:
+        """Kill it where it did not end; its stack ends with it."""
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def start(short_path: Path) -> Iterator[Callable[..., Started]]:
+    """Start a bench by its words."""
+    with contextlib.ExitStack() as endings:
+
+        def started(*words: str) -> Started:
+            bench = Started(short_path, *words)
+            endings.callback(bench.kill)
+            bench.wait_for(lambda: list(short_path.glob("tvops-bench-*/data")))
+            return bench
+
+        yield started
+
+
 @pytest.mark.parametrize("words", [("orders", "--rate", "50"), ("ab", "--b", "log_level=info")], ids=" ".join)
-def test_four_in_a_row_leave_nothing(words: tuple[str, ...], short_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tvops", "bench", *words, "--seconds", "30"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(short_path)},
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not list(short_path.glob("tvops-bench-*/data")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
+def test_four_in_a_row_leave_nothing(words: tuple[str, ...], start: Callable[..., Started]) -> None:
+    bench = start(*words)
     for _ in range(4):
-        process.send_signal(signal.SIGINT)
+        bench.process.send_signal(signal.SIGINT)
         time.sleep(0.05)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert out == ""
-    assert [line for line in err.splitlines() if not line.startswith("tvops")] == []
-    assert list(short_path.iterdir()) == []
-    started = [one for one in psutil.process_iter(["cmdline"]) if str(short_path) in str(one.info["cmdline"])]
-    assert started == []
+    code, lines = bench.ended()
+    assert code == 130
+    assert [line for line in lines if not line.startswith("tvops")] == []
+
+
+def test_a_terminal_that_goes_away_leaves_nothing(start: Callable[..., Started]) -> None:
+    bench = start("orders", "--rate", "50")
+    bench.process.send_signal(signal.SIGHUP)
+    assert bench.ended() == (130, ["tvops: interrupted"])
+
+
+def test_a_stack_whose_supervisor_is_killed_ends_the_run_and_leaves_no_server(
+    start: Callable[..., Started],
+) -> None:
+    bench = start("orders", "--rate", "50")
+    bench.child("tvops.bench.generator")
+    bench.child("serve").kill()
+    assert bench.ended() == (1, ["tvops: the stack of the bench ended with -9"])
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["one signal", "another one, later"])
+def test_a_generator_that_hangs_is_killed(
+    again: bool, valkey: Valkey, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tvops.bench.interruption.TOGETHER_SECONDS", 0.1)
+    monkeypatch.setattr("tvops.bench.conduct.STOP_SECONDS", 3600.0 if again else 0.1)
+    interrupted: list[threading.Timer] = []
+
+    def hang(text: str) -> None:
+        """Hear of the progress, and hang the generator then."""
+        if not interrupted:
+            for generator in psutil.Process().children():
+                if "tvops.bench.generator" in generator.cmdline():
+                    generator.suspend()
+            interrupted.extend(threading.Timer(at, signal.raise_signal, (signal.SIGINT,)) for at in (0, 0.3))
+            for timer in interrupted[: 1 + again]:
+                timer.start()
+
+    load = Load(door="redis", rate=50)
+    scenario = Scenario(name="hung", seconds=60, warm_up=0, seed=1, loads=(load,), targets={}, stack=OwnStack())
+    with pytest.raises(KeyboardInterrupt):
+        conduct(Order(scenario=scenario, redis=valkey.url, told=hang))
+    assert "tvops: redis: the generator did not end in time and was killed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_what_was_ignored_stays_ignored_and_no_other(number: signal.Signals) -> None:
+    signal.signal(number, signal.SIG_IGN)
+
+    async def work() -> int:
+        signal.raise_signal(number)
+        await asyncio.sleep(0)
+        return 1
+
+    other = next(one for one in SIGNALS if one is not number)
+    with first_interrupt_only():
+        signal.raise_signal(number)
+        assert Interruption().run(work) == 1
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(other)
 
 
 def test_the_first_signal_cancels_and_those_after_it_end_no_clean_up() -> None:
@@ -130,3 +238,14 @@ def test_a_search_that_is_stopped_before_its_first_step_has_nothing_to_tell() ->
 
     with pytest.raises(NothingYetError):
         asyncio.run(search())
+
+
+def test_one_that_comes_inside_an_import_takes_effect_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "interrupted_module.py").write_text("import signal\nsignal.raise_signal(signal.SIGTERM)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with first_interrupt_only(), pytest.raises(KeyboardInterrupt):
+        importlib.import_module("interrupted_module")
+    assert sys.modules.pop("interrupted_module")
