@@ -1,4 +1,4 @@
-"""What a load of orders leaves in a stack: nothing, or a word of it."""
+"""What a load leaves in a stack: nothing, or a word of it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
 import psutil
 import pytest
 
+from tests.conftest import Valkey
 from tests.gateway_fixtures import Running, running_gateway
 from tvops.bench.doors import DOORS, taking_back
 from tvops.bench.doors.base import come_true
+from tvops.bench.doors.redis import Redis, RedisOptions
 from tvops.bench.doors.rest_orders import RestOrders
 from tvops.bench.doors.taking_back import TakingBack
 from tvops.bench.doors.websocket_orders import WebsocketOrders
@@ -156,3 +159,15 @@ async def test_a_generator_that_is_killed_says_what_may_rest(bus: Bus) -> None:
             f"tvops: rest_orders: the generator ended with -9; up to 1,000 orders with client ids {run}-* "
             f"may still rest at http://127.0.0.1:{gateway.port}"
         )
+
+
+async def test_keys_that_stay_are_told(start_server: Callable[..., Valkey]) -> None:
+    server = start_server()
+    load = Load(door="redis")
+    plan = Plan(load=load, url=server.url, phases=(), warm_up=0, seconds=1, seed=1, core=None, clean_up=True)
+    door = Redis(plan, RedisOptions(), Samples(np.zeros(1, np.int64)))
+    await door.open()
+    server.kill()
+    await door.close()
+    assert door.left == door.traces
+    assert door.prefix in door.traces.what

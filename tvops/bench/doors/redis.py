@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 from collections import deque
 from time import monotonic_ns
@@ -17,7 +16,7 @@ from redis.exceptions import RedisError
 
 from tvops.bench.doors.base import RequestDoor
 from tvops.bench.doors.shares import Share, check_shares
-from tvops.bench.plan import Plan
+from tvops.bench.plan import Plan, Traces
 from tvops.bench.samples import LOST, Samples
 from tvops.errors import RefusedError, ServerError, UsageError
 
@@ -136,6 +135,11 @@ class Redis(RequestDoor):
             raise RefusedError("the server keeps a ledger; load another one, or one of your own")
 
     @property
+    def traces(self) -> Traces:
+        """The stream that is written, and the value that is read."""
+        return Traces(2, f"keys {self.prefix}:* may still be there")
+
+    @property
     def places(self) -> int:
         """One command under way on each connection."""
         return self.options.connections
@@ -187,8 +191,10 @@ class Redis(RequestDoor):
         self.stop_connecting()
         for connection in self.connections:
             connection.transport.abort()
-        with contextlib.suppress(RedisError, OSError):
+        try:
             await self.client.delete(f"{self.prefix}:stream", f"{self.prefix}:value")
+        except (RedisError, OSError):
+            self.left = self.traces
         await self.client.aclose()
 
 
