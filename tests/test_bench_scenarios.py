@@ -16,6 +16,7 @@ from tvops.bench.doors import DOORS
 from tvops.bench.plan import Load, Plan
 from tvops.bench.result import Result, load_result, place_to_save, save_result, saved_path
 from tvops.bench.scenario import check_amount, load_scenario, phases_of, shipped
+from tvops.commands.bench import loading
 from tvops.commands.bench.outputs import Outputs
 from tvops.errors import UsageError
 from tvops.whole_files import check_place, write_whole
@@ -253,3 +254,16 @@ def test_a_scenario_is_named_like_its_file_whatever_that_has_in_its_name(tmp_pat
     path = tmp_path / "a\nb.yaml"
     path.write_text("loads:\n- {door: redis, rate: 10}\n")
     assert load_scenario(str(path)).name == "a?b"
+
+
+@pytest.mark.parametrize(
+    ("void", "partial", "code"), [("", "", 0), ("late", "", 4), ("", "cut", 130), ("late", "cut", 130)]
+)
+def test_a_run_that_was_interrupted_says_so_whatever_else_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], void: str, partial: str, code: int
+) -> None:
+    result = msgspec.structs.replace(a_result(), void=void, partial=partial, checks=())
+    monkeypatch.setattr("tvops.bench.conduct.conduct", lambda _: result)
+    assert loading._carry_out(Order(scenario=load_scenario("steady")), Outputs(), False) == code
+    verdict = capsys.readouterr().out.splitlines()[-1]
+    assert all(reason in verdict for reason in (void, partial))

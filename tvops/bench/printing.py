@@ -82,5 +82,5 @@ def _check(check: Check) -> str:
 
 
 def _verdict(result: Result) -> str:
-    reason = {"void": result.void, "partial": result.partial}.get(result.verdict, "")
-    return f"verdict: {result.verdict}" + (f": {reason}" if reason else "")
+    reasons = "; ".join(filter(None, (result.void, result.partial)))
+    return f"verdict: {result.verdict}" + (f": {reasons}" if reasons else "")

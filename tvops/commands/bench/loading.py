@@ -242,7 +242,9 @@ def _carry_out(order: Order, outputs: Outputs, as_json: bool) -> int:
         outputs.write(result)
     finally:  # neither a full disk nor a closed pipe takes the other one's result
         show(result, render, as_json)
-    return {"void": VOID, "partial": INTERRUPTED, "missed": MISSED}.get(result.verdict, DONE)
+    if result.partial:  # it may be void as well
+        return INTERRUPTED
+    return {"void": VOID, "missed": MISSED}.get(result.verdict, DONE)
 
 
 class _Progress:
