@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from tvops.ctrl_c import end_at_once, spare_imports
@@ -17,6 +18,8 @@ def main() -> None:
         end_at_once()
     except KeyboardInterrupt:  # before or after what the command line looks after
         end_at_once()
+        with contextlib.suppress(OSError, ValueError):  # there is nobody to tell it to
+            sys.stderr.write("tvops: interrupted\n")
         code = 130
     sys.exit(code)
 
