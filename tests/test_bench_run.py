@@ -233,8 +233,7 @@ def test_an_interrupt_ends_the_run_with_what_there_is(stack: Stack) -> None:
     for _ in range(3):  # only the first one counts: what comes after it must not cut the ending short
         process.send_signal(signal.SIGINT)
         time.sleep(0.02)
-    result = ended(process, (130, 4))
-    assert (process.returncode == 4) == bool(result.void)
+    result = ended(process, (130,))
     assert "interrupted" in result.partial
     assert 0 < result.seconds < 60
     assert sum(operation.answered for operation in result.operations) > 0
