@@ -25,8 +25,9 @@ from tvops.bench.plan import Load
 from tvops.bench.result import Result
 from tvops.bench.scenario import OwnStack, Scenario, load_scenario
 from tvops.bench.searching import search_knee
-from tvops.bench.signals import SIGNALS, first_interrupt_only
+from tvops.bench.signals import first_interrupt_only
 from tvops.bench.stack_figures import StackWatch
+from tvops.signals import SIGNALS
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import sys
 import time
 from typing import Any
@@ -15,6 +14,7 @@ from tvops.engine.supervisor import Supervisor
 from tvops.json_text import json_line
 from tvops.knob_looks import watch_knobs
 from tvops.settings import Settings
+from tvops.signals import SIGNALS
 from tvops.tuning.stack import StackProfile
 
 LIVE_INTERVAL = 0.5
@@ -33,7 +33,7 @@ async def _run(settings: Settings, as_json: bool) -> int:
     profile = StackProfile.load(settings)
     supervisor = Supervisor(settings, profile.tuning)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         loop.add_signal_handler(number, supervisor.request_stop)
     shown = [
         asyncio.create_task(_show(supervisor, as_json)),

@@ -10,8 +10,9 @@ from typing import Any, Final, TypeVar
 
 import uvloop
 
-from tvops.bench.signals import handled, ignore
+from tvops.bench.signals import ignore
 from tvops.errors import TvopsError
+from tvops.signals import handled
 
 TOGETHER_SECONDS: Final = 2.0
 """Signals that come within this time are one: an impatient hand, or a terminal and a shell that send one each."""

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
-from typing import Final
 
 from tvops.ctrl_c import interrupt
-
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Those that end a command of bench, each unless whoever started it had it ignored (nohup, ``bench … &``)."""
+from tvops.signals import SIGNALS, handled
 
 
 @contextlib.contextmanager
@@ -38,16 +35,3 @@ def ignore() -> None:
     """Ignore all of them until the process ends."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def handled(by: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Have the signals handled meanwhile, save those that are ignored; where all came to be, that stays."""
-    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, by) for number in heeded}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if signal.getsignal(number) is by:
-                signal.signal(number, handler)

@@ -11,10 +11,10 @@ import termios
 from types import FrameType
 from typing import Final, Protocol
 
+from tvops.signals import handled
+
 PATIENCE: Final = 5.0
 """Seconds that the program has to end by itself after a signal: its terminal may be gone or take nothing more."""
-
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _LEAVE: Final = (
     b"\x1b[?1000l\x1b[?1003l\x1b[?1015l\x1b[?1006l"  # mouse
@@ -53,22 +53,18 @@ def run_to_the_end(program: Program) -> None:
             raise KeyboardInterrupt from None
 
     attributes = termios.tcgetattr(sys.stdin)
-    asked = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, ask) for number in asked}
-    signal.signal(signal.SIGALRM, _give_up)
-    try:
-        program.run()
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    except BaseException:
-        for number in asked:
-            signal.signal(number, signal.SIG_IGN)
-        _give_back(attributes)
-        raise
-    finally:
-        # Where a thread is left that never ends, the timer still runs, and ends the process.
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with handled(ask):
+        signal.signal(signal.SIGALRM, _give_up)
+        try:
+            program.run()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except BaseException:
+            with handled(lambda *_: None):  # it asks for what is under way
+                _give_back(attributes)
+            raise
+        finally:
+            # Where a thread is left that never ends, the timer still runs, and ends the process.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def _give_up(_: int, __: FrameType | None) -> None:

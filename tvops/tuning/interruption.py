@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from types import FrameType
-from typing import Any
 
 from tvops.errors import StoppedError
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from tvops.signals import handled
 
 
 class Interruption:
@@ -20,18 +19,15 @@ class Interruption:
 
     def __init__(self) -> None:
         self._number = 0
-        self._before: dict[int, Any] = {}
+        self._endings = contextlib.ExitStack()
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
-                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # nohup stays in force
-                    self._before[number] = signal.signal(number, self._take)
+            self._endings.enter_context(handled(self._take))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._endings.close()
 
     def _take(self, number: int, _: FrameType | None) -> None:
         if self._number:
