@@ -121,10 +121,8 @@ def check_place(path: Path) -> None:
         if stays_in_place(target):  # not opened: whoever reads a pipe takes the close for the end of all
             _own_descriptor(target)
             return
-        with tempfile.TemporaryFile(
-            dir=folder, prefix=_BESIDE
-        ):  # asking for permissions does not tell of all that can be wrong
-            pass
+        # Made, since asking for permissions does not tell of all that can be wrong.
+        tempfile.TemporaryFile(dir=folder, prefix=_BESIDE).close()
     except OSError as error:
         raise refusal(path, error) from None
 
