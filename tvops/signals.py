@@ -15,7 +15,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def handled(by: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Have the signals handled meanwhile; for the main thread only.
 
-    One that is ignored (nohup, ``tvops … &`` of a script) stays so, as does one that comes to be ignored meanwhile.
+    One that is ignored (nohup, ``tvops … &`` of a script) stays so, and so does one that comes to be meanwhile.
     """
     heeded = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, by) for number in heeded}
