@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tvops.tuning.evidence import experiment
 from tvops.tuning.evidence.measuring import Options, run_experiment
-from tvops.tuning.evidence.probes import Partner, Probe, RoundTrip
+from tvops.tuning.evidence.probes import Partner, Probe, RoundTrip, Samples
 from tvops.tuning.evidence.records import Evidence
 from tvops.tuning.evidence.schedule import Schedule
 from tvops.tuning.evidence.treatments import choose
@@ -54,32 +56,42 @@ CATALOGUE = {
 }
 
 
-class DelayedEcho(RoundTrip):
-    """A round trip to a server that takes as many us for an answer as a file of the tree says."""
+class StatedEcho(RoundTrip):
+    """A round trip whose latency is what the server states, read from a file of the tree when the server starts.
+
+    No clock is asked, so that a busy machine changes no verdict.
+    """
 
     most_samples = 60
 
     def __init__(self, tree: Path) -> None:
         super().__init__("tcp")
-        self.name = "delayed"
+        self.name = "stated"
         self._tree = tree
+        self._scatter = np.random.default_rng(5)
 
     def setup(self) -> None:
-        self._partner = DelayedPartner(self._tree)
+        self._partner = StatingPartner(self._tree)
         self._socket = self._connect(self._partner.first_line())
 
+    def sample(self, count: int, seconds: float) -> Samples:
+        return np.array([self._stated() for _ in range(count)]) + self._scatter.integers(20_000, 40_000, count)
 
-class DelayedPartner(Partner):
+    def _stated(self) -> int:
+        assert self._socket is not None
+        self._socket.sendall(b"?")
+        return int(self._socket.recv(64)) * 1000
+
+
+class StatingPartner(Partner):
     def __init__(self, tree: Path) -> None:
         microseconds = int((tree / "proc/sys/vm/delay").read_text())
         code = (
-            "import socket, sys, time\n"
+            "import socket\n"
             "listener = socket.create_server(('127.0.0.1', 0))\n"
             "print(listener.getsockname()[1], flush=True)\n"
             "connection, _ = listener.accept()\n"
-            "while data := connection.recv(64):\n"
-            f"    time.sleep({microseconds} / 1e6) if {microseconds} else None\n"
-            "    connection.sendall(data)\n"
+            f"while connection.recv(64): connection.sendall(b'{microseconds}')\n"
         )
         self.process = subprocess.Popen([sys.executable, "-I", "-S", "-c", code], stdout=subprocess.PIPE)
 

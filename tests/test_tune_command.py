@@ -334,24 +334,30 @@ run(["tune", "--profile", {mine!r}, "--yes", "--root", {str(root)!r}])
 def test_measured_and_kept_only_where_it_helps(tmp_path: Path) -> None:
     result = in_namespace(
         f"""
-import json, os, subprocess, sys
+import contextlib, io, json, os
 from pathlib import Path
+from tests.evidence_tree import ten_pairs
+from tvops import cli
+from tvops.tuning.evidence import experiment
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 os.environ["TVOPS_STATE_DIR"] = {str(tmp_path / "state")!r}
 os.environ["TVOPS_DATA_DIR"] = {str(tmp_path / "data")!r}
-key = Path("/proc/sys/net/ipv4/tcp_slow_start_after_idle")
-command = [sys.executable, "-m", "tvops", "tune"]
-words = ["--profile", {profile(tmp_path, {"net.ipv4.tcp_slow_start_after_idle": 0})!r}, "--json", "--yes"]
-words += ["--measure", "--keep", "helpful", "--seconds"]
-ran = subprocess.run([*command, *words, "16"], capture_output=True)
-if ran.returncode == 2:  # a busy machine, on which that is too short
-    ran = subprocess.run([*command, *words, "40"], capture_output=True)
-document = json.loads(ran.stdout or "{{}}")
-measured = json.loads(Path(document["evidence"]["json"]).read_text())["measured"]
-history = json.loads(subprocess.run([*command, "history", "--json"], capture_output=True).stdout)
+experiment.make_schedule = ten_pairs
+
+def tune(*words):
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())) as out:
+        code = cli.run(["tune", *words, "--json"])
+        out.seek(0)
+        return code, json.load(out)
+
+mine = {profile(tmp_path, {"net.ipv4.tcp_slow_start_after_idle": 0})!r}
+code, document = tune("--profile", mine, "--yes", "--measure", "--keep", "helpful", "--seconds", "10")
+[measured] = json.loads(Path(document["evidence"]["json"]).read_text())["measured"]
+history = tune("history")[1]
 result = {{
-    "code": ran.returncode, "value": key.read_text().strip(), "verdict": measured[0]["verdict"],
-    "reason": document["items"][0]["reason"], "applied": "apply" in [run["kind"] for run in history["runs"]],
+    "code": code, "value": Path("/proc/sys/net/ipv4/tcp_slow_start_after_idle").read_text().strip(),
+    "verdict": measured["verdict"], "reason": document["items"][0]["reason"],
+    "applied": "apply" in [run["kind"] for run in history["runs"]],
 }}
 """
     )

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from tests import evidence_tree
 from tests.conftest import Valkey
-from tests.evidence_tree import CATALOGUE, DELAY, DelayedEcho, make_host, measured, plan, snapshot
+from tests.evidence_tree import CATALOGUE, DELAY, StatedEcho, make_host, measured, plan, snapshot
 from tests.gateway_fixtures import running_gateway
 from tests.stack import free_port
 from tvops.engine.bus.roles import Bus
@@ -331,11 +331,11 @@ def test_timer_slack_is_tried_on_the_measuring_process(tree: Host, run: Journal,
 @pytest.mark.usefixtures("ten_pairs")
 def test_a_real_delay_is_found(tree: Host, run: Journal) -> None:
     before = snapshot(tree.root)
-    evidence = measured(run, tree, [DelayedEcho(tree.root)], 8, wishes={DELAY: "300"})
+    evidence = measured(run, tree, [StatedEcho(tree.root)], 8, wishes={DELAY: "300"})
     [delayed] = evidence.measured
     assert (delayed.knob, delayed.change, delayed.verdict) == (DELAY, "0 → 300", "hurts")
     [figure] = delayed.figures
-    assert (figure.probe, figure.percentile, figure.samples) == ("delayed", 50.0, 60)
+    assert (figure.probe, figure.percentile, figure.samples) == ("stated", 50.0, 60)
     assert figure.pairs == evidence.pairs == 10
     assert 250_000 < figure.low <= figure.difference <= figure.high
     assert figure.detectable < figure.difference
@@ -349,7 +349,7 @@ def test_a_real_delay_is_found(tree: Host, run: Journal) -> None:
 @pytest.mark.usefixtures("ten_pairs")
 def test_a_delay_that_goes_away_helps(tree: Host, run: Journal) -> None:
     tree.write_text("/proc/sys/vm/delay", "300")
-    evidence = measured(run, tree, [DelayedEcho(tree.root)], 6, wishes={DELAY: "0"})
+    evidence = measured(run, tree, [StatedEcho(tree.root)], 6, wishes={DELAY: "0"})
     assert helpful(evidence) == {DELAY}
     assert tree.read_text("/proc/sys/vm/delay").strip() == "300"
 
