@@ -147,19 +147,24 @@ def test_a_resolver_that_hangs_holds_up_nobody(tmp_path: Path) -> None:
         "    return found(host, *about, **more)\n"
         "socket.getaddrinfo = hang\n"
     )
-    ports = ("slo", "--gateway", "http://hangs.invalid:1", "--market", ""), ("top", "--json", "hangs.invalid:1")
+    ports = (
+        ("slo", "--gateway", "http://hangs.invalid:1", "--market", ""),
+        ("top", "--json", "hangs.invalid:1"),
+        ("bench", "orders", "--gateway", "http://hangs.invalid:1"),
+    )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     started = [
         subprocess.Popen([sys.executable, "-m", "tvops", *words], stdout=-1, stderr=-1, text=True, env=environment)
         for words in ports
     ]
-    (_, said), (shown, _) = [asked.communicate(timeout=30) for asked in started]
-    assert [asked.returncode for asked in started] == [1, 1]
+    (_, said), (shown, _), (_, told) = [asked.communicate(timeout=50) for asked in started]
+    assert [asked.returncode for asked in started] == [1, 1, 1]
     assert said == (
         "tvops: http://hangs.invalid:1: has a name that is not resolved within 2 s\n"
         "tvops: no port of the stack gives telemetry; is it up? (tvops serve)\n"
     )
     assert json.loads(shown)["stacks"][0]["endpoints"][0]["error"] == "has a name that is not resolved within 2 s"
+    assert "http://hangs.invalid:1/v1/symbols: does not answer within 5 s; is the stack up?" in told
 
 
 def test_an_outage_that_is_over_is_not_ok(stack: Stack) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from tvops.daemon_thread import within
 from tvops.errors import ServerError, UsageError
 from tvops.terminal import clean
 
@@ -66,7 +67,7 @@ _OPENER = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler(
 
 
 def fetch(url: str, path: str, api_key: str = "", timeout: float = 5.0, body: bytes | None = None) -> bytes:
-    """Give what ``url`` answers to a GET, or to a PUT of ``body`` (JSON), at most 16 MB.
+    """Give what ``url`` answers to a GET, or to a PUT of ``body`` (JSON), at most 16 MB, within ``timeout`` s.
 
     Raises:
         ServerError: it does not answer, or with an error or a redirection; one line that names the address.
@@ -79,8 +80,10 @@ def fetch(url: str, path: str, api_key: str = "", timeout: float = 5.0, body: by
         f"{url.rstrip('/')}{path}", body, headers, method=method
     )
     try:
-        with _OPENER.open(request, timeout=timeout) as answer:
-            return bytes(answer.read(MAX_BYTES))
+        # a resolver may hang for minutes, deaf to Ctrl-C
+        return within(timeout, "request", _answer, request, timeout)
+    except TimeoutError:
+        raise ServerError(f"{url}{path}: does not answer within {timeout:g} s; is the stack up?") from None
     except urllib.error.HTTPError as error:
         with error:
             raise ServerError(f"{url}{path}: {_refusal(error)}") from None
@@ -89,6 +92,11 @@ def fetch(url: str, path: str, api_key: str = "", timeout: float = 5.0, body: by
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise ServerError(f"{url}{path}: does not answer ({reason}); is the stack up?") from None
+
+
+def _answer(request: urllib.request.Request, timeout: float) -> bytes:
+    with _OPENER.open(request, timeout=timeout) as answer:
+        return bytes(answer.read(MAX_BYTES))
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:
