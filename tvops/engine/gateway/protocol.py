@@ -255,13 +255,12 @@ class GatewayProtocol(AnsweringProtocol):
             return
         try:
             self.gateway.guard.check_site(self.headers)
-            protocol = self.gateway.sessions.accept(self.headers)
+            self.gateway.sessions.accept(self.headers, self.transport, rest)
         except ProblemError as error:
             self._refuse(error.problem)
             return
         self.connections.discard(self)
         self._closing = True
-        protocol.take_over(self.transport, rest)
 
 
 def _ignored(protocol: GatewayProtocol) -> Call:

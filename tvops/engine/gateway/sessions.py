@@ -14,17 +14,21 @@ from tvops.engine.gateway.auth import KeyRing, Principal
 from tvops.engine.gateway.calls import Answer, refusal_of
 from tvops.engine.gateway.entry import OrderEntry
 from tvops.engine.gateway.guard import Guard, Headers
-from tvops.engine.gateway.handover import MAX_MESSAGE_BYTES, Handover, handshake
+from tvops.engine.gateway.handshake import handshake
 from tvops.engine.gateway.private import PrivateStreams
 from tvops.engine.gateway.problems import ProblemError, refuse
 from tvops.engine.gateway.requests import Identifier, reply
 from tvops.engine.telemetry import document
+from tvops.engine.websocket import hand_over
 
 if TYPE_CHECKING:
     from tvops.engine.gateway.requests import Request
 
 PATH = b"/ws"
 AUTH_SECONDS = 10.0
+MAX_MESSAGE_BYTES = 64 * 1024
+PING_SECONDS = 20
+_READ_BUFFER = 16 * 1024
 _CLOSE_SECONDS = 2.0
 _TEXT = WSMsgType.TEXT
 
@@ -244,8 +248,8 @@ class Sessions:
         self._keys_seen = 0
         self._max_sessions = max_sessions
 
-    def accept(self, headers: Headers) -> Handover:
-        """Make the session that an upgrade request for `PATH` asks for.
+    def accept(self, headers: Headers, transport: asyncio.Transport, rest: bytes) -> None:
+        """Begin the session that an upgrade request for `PATH` asks for; ``rest`` came behind the request.
 
         Raises:
             ProblemError: wrong key, wrong handshake, or too many sessions.
@@ -255,7 +259,10 @@ class Sessions:
             raise refuse("shutting_down", "the gateway stops")
         if len(self.open) >= self._max_sessions:
             raise refuse("too_many_sessions", f"there are {self._max_sessions} sessions already; try again later")
-        return Handover(Session(self, principal), handshake(headers))
+        hand_over(
+            transport, Session(self, principal), handshake(headers), rest,
+            max_message_bytes=MAX_MESSAGE_BYTES, read_buffer_bytes=_READ_BUFFER, ping_seconds=PING_SECONDS,
+        )  # fmt: skip
 
     def sweep(self, now: float) -> None:
         """Do what time asks for at monotonic time ``now``: late keys, revoked keys, idle streams."""

@@ -6,18 +6,17 @@ One request per connection. What reaches picows is a head that was checked and w
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import msgspec
-from picows import WSAutoPingStrategy, WSListener
-from picows.picows import WSProtocol  # type: ignore[attr-defined]
+from picows import WSListener
 
 from tvops.engine.socket_tuning import SocketOptions
 from tvops.engine.stream.head import Doorkeeper, HttpError, Request, parse_head, presented_key, upgrade_key
 from tvops.engine.stream.protocol import MAX_MESSAGE_BYTES
+from tvops.engine.websocket import hand_over
 from tvops.settings import Settings
 
 MAX_HEAD_BYTES = 16 * 1024
@@ -28,9 +27,6 @@ HEAD_SECONDS = 5.0
 DRAIN_SECONDS = 1.0
 MAX_DRAIN_BYTES = 1 << 20
 READ_BUFFER_BYTES = 2048
-
-picows_logger = logging.getLogger(f"{__name__}.picows")
-picows_logger.setLevel(logging.CRITICAL)  # it reports every broken frame of every client as an error
 
 
 class Answer(NamedTuple):
@@ -160,17 +156,14 @@ class HttpConnection(asyncio.Protocol):
         peer = self._transport.get_extra_info("peername")
         session = self._front.open_session(f"{peer[0]}:{peer[1]}" if peer else "", presented)
         self.connection_lost(None)
-        websocket = WSProtocol(
-            None, None, False, lambda _: session, picows_logger, True, None, False, 10, 10,
-            WSAutoPingStrategy.PING_WHEN_IDLE, False, MAX_MESSAGE_BYTES, None, READ_BUFFER_BYTES,
-        )  # fmt: skip
-        self._transport.set_protocol(websocket)
-        websocket.connection_made(self._transport)
         head = (
             "GET /ws HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
         )
-        _feed(websocket, head.encode("ascii") + rest)
+        hand_over(
+            self._transport, session, head.encode("ascii"), rest,
+            max_message_bytes=MAX_MESSAGE_BYTES, read_buffer_bytes=READ_BUFFER_BYTES,
+        )  # fmt: skip
 
     def _refuse(self, error: HttpError) -> None:
         self._front.refused += error.status is HTTPStatus.SERVICE_UNAVAILABLE
@@ -209,13 +202,3 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(HttpError(HTTPStatus.REQUEST_TIMEOUT, text))
         else:
             self._transport.abort()
-
-
-def _feed(websocket: Any, data: bytes) -> None:
-    """Hand ``data`` to a buffered protocol as if it had just arrived."""
-    while data:
-        buffer = websocket.get_buffer(-1)
-        count = min(len(buffer), len(data))
-        buffer[:count] = data[:count]
-        websocket.buffer_updated(count)
-        data = data[count:]
