@@ -14,7 +14,7 @@ from tvops.engine.supervisor import Supervisor
 from tvops.json_text import json_line
 from tvops.knob_looks import watch_knobs
 from tvops.settings import Settings
-from tvops.signals import SIGNALS
+from tvops.signals import heeded
 from tvops.tuning.stack import StackProfile
 
 LIVE_INTERVAL = 0.5
@@ -33,7 +33,7 @@ async def _run(settings: Settings, as_json: bool) -> int:
     profile = StackProfile.load(settings)
     supervisor = Supervisor(settings, profile.tuning)
     loop = asyncio.get_running_loop()
-    for number in SIGNALS:
+    for number in heeded():
         loop.add_signal_handler(number, supervisor.request_stop)
     shown = [
         asyncio.create_task(_show(supervisor, as_json)),
@@ -47,7 +47,8 @@ async def _run(settings: Settings, as_json: bool) -> int:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
     if not as_json:
-        _say("stopped; nothing was lost")
+        killed = supervisor.killed
+        _say(f"stopped; killed, not ended in time: {', '.join(killed)}" if killed else "stopped; nothing was lost")
     return 0
 
 

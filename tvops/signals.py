@@ -11,14 +11,18 @@ from typing import Final
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def heeded() -> list[signal.Signals]:
+    """Give those that are neither ignored, as nohup and ``tvops … &`` in a script have it, nor handled by C."""
+    return [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+
+
 @contextlib.contextmanager
 def handled(by: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Have the signals handled meanwhile; for the main thread only.
 
-    One that is ignored (nohup, ``tvops … &`` of a script) stays so, and so does one that comes to be meanwhile.
+    One that is ignored stays so, and so does one that comes to be meanwhile.
     """
-    heeded = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    before = {number: signal.signal(number, by) for number in heeded}
+    before = {number: signal.signal(number, by) for number in heeded()}
     try:
         yield
     finally:

@@ -125,6 +125,8 @@ class Supervisor:
         self.workers = [Worker(name) for name in ("engine", "market") if name in settings.services]
         self.fatal: TvopsError | None = None
         self.started = time.monotonic()
+        self.killed: list[str] = []
+        """Parts of the stack that did not end in time when it stopped."""
         self._stop = asyncio.Event()
         self._urls: dict[str, str] = {}
 
@@ -164,7 +166,7 @@ class Supervisor:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self.servers.stop()
+            self.killed += await self.servers.stop()
             self._in_force.release()
             self.directory.release()
         if self.fatal is not None:
@@ -254,6 +256,7 @@ class Supervisor:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
+                self.killed.append(f"{worker.name} worker")
 
     def effects(self) -> list[Effect]:
         """Tell what every process of the stack has in force of the profile, and what not."""

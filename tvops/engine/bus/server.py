@@ -1,14 +1,8 @@
-"""One embedded Valkey server: started or adopted, watched, ended.
-
-The lock on `server.lock` in its folder is inherited by the server process and held as long as it lives.
-So the kernel itself knows whether a server runs on these files, also after its supervisor was killed, and there is
-never a second one.
-"""
+"""One embedded Valkey server: started or adopted, watched, ended."""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import shutil
@@ -26,6 +20,7 @@ from redis.exceptions import RedisError
 
 from tvops.engine.bus import aof_damage
 from tvops.engine.bus.server_config import ServerConfig, socket_in
+from tvops.engine.bus.server_files import ServerFiles
 from tvops.engine.bus.server_log import ServerLog
 from tvops.engine.bus.server_tuning import left_out, unknown_key
 from tvops.engine.process_tuning import bequeathed, left_over, tune_child
@@ -59,10 +54,13 @@ class EmbeddedServer:
         self._tuned: list[Effect] = []
         self._name = f"{config.role.name} server"
         self._folder = config.folder
+        self._files = ServerFiles(config.folder)
         self._log = ServerLog(self._name, config.folder / "valkey.log")
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self.pid = 0
+        self.killed = False
+        """Whether the last `stop` took SIGKILL."""
 
     async def start(self) -> None:
         """Have the server run and answer: adopt a left-over one with the same config, else start one.
@@ -154,6 +152,7 @@ class EmbeddedServer:
 
     async def stop(self) -> None:
         """End the server cleanly: what it acknowledged is on disk. One that does not react is killed."""
+        self.killed = False
         if self._lifeline:
             self._lifeline[1].close()
             self._lifeline = None
@@ -164,8 +163,8 @@ class EmbeddedServer:
         """Take the lock of the files, or adopt the server that has it (None), or end that one first."""
         give_up = time.monotonic() + _ANSWER_SECONDS
         while True:
-            lock = self._try_lock()
-            text = self._written_config()
+            lock = self._files.lock()
+            text = self._files.written_config()
             if await self._meet(socket_in(text) or self._config.socket):
                 if text == self._config.text:
                     if lock is not None:
@@ -180,7 +179,7 @@ class EmbeddedServer:
                 return lock
             if time.monotonic() > give_up:
                 raise HeldError(
-                    f"{self._name}: process {self._pid_file()} has the files in {self._folder} but does not "
+                    f"{self._name}: process {self._files.pid()} has the files in {self._folder} but does not "
                     "answer; end it and start again"
                 )
             await asyncio.sleep(_STEP_SECONDS * 5)
@@ -193,21 +192,17 @@ class EmbeddedServer:
                 where = (await client.config_get("dir"))["dir"]
             except (RedisError, OSError):
                 return False
-        if not self._is_folder(where or ""):
+        if not self._files.is_folder(where or ""):
             raise HeldError(f"{self._name}: a server of other files ({where!r}) answers at {socket}")
         if self._process is None or self._process.pid != info["process_id"]:
             self._process = None
         self.pid = int(info["process_id"])
         return True
 
-    def _is_folder(self, path: str) -> bool:
-        return Path(path).resolve() == self._folder.resolve()
-
     def _spawn(self, lock: int) -> None:
-        config = self._folder / "valkey.conf"
         try:
-            if self._written_config() != self._config.text:
-                _write_private(config, self._config.text)
+            if self._files.written_config() != self._config.text:
+                self._files.write_config(self._config.text)
             log = self._log.open()
             try:
                 if self._process is not None:
@@ -215,7 +210,7 @@ class EmbeddedServer:
                 # a session of its own: Ctrl-C in the terminal must not end it before the workers
                 with bequeathed(self._wishes, "redis") as self._born:
                     self._process = subprocess.Popen(
-                        [self._config.binary.path, str(config)],
+                        [self._config.binary.path, str(self._files.config)],
                         cwd=self._folder,
                         stdin=subprocess.DEVNULL,
                         stdout=log,
@@ -259,6 +254,7 @@ class EmbeddedServer:
         for number, seconds in ((signal.SIGTERM, _TERM_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
             if self._runs():
                 os.kill(self.pid, number)
+                self.killed = number is signal.SIGKILL
             give_up = time.monotonic() + seconds
             while time.monotonic() < give_up:
                 if self._gone():
@@ -269,7 +265,7 @@ class EmbeddedServer:
         raise HeldError(f"{self._name}: process {self.pid} cannot be ended")
 
     def _gone(self) -> bool:
-        if self._runs() or (lock := self._try_lock()) is None:
+        if self._runs() or (lock := self._files.lock()) is None:
             return False
         os.close(lock)
         return True
@@ -282,38 +278,6 @@ class EmbeddedServer:
             return Path(f"/proc/{self.pid}/cwd").samefile(self._folder)
         except OSError:
             return False
-
-    def _try_lock(self) -> int | None:
-        """Take the lock of the files and give its descriptor; None while a server has it."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # somebody may have deleted it meanwhile
-        lock = os.open(self._folder / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            return None
-        return lock
-
-    def _written_config(self) -> str:
-        try:
-            return (self._folder / "valkey.conf").read_text()
-        except (OSError, UnicodeDecodeError):
-            return ""
-
-    def _pid_file(self) -> str:
-        try:
-            return (self._folder / "server.pid").read_text().strip()
-        except OSError:
-            return "(unknown)"
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    new = path.with_suffix(".new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    new.replace(path)
 
 
 def _client(socket: Path) -> Redis:

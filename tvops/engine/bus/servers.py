@@ -98,8 +98,8 @@ class EmbeddedServers:
         await asyncio.gather(*(self._keep(name, server) for name, server in self._servers.items()))
         await asyncio.Event().wait()
 
-    async def stop(self) -> None:
-        """End the embedded servers cleanly. `supervise` has to be cancelled before."""
+    async def stop(self) -> list[str]:
+        """End the embedded servers; name those that had to be killed. `supervise` has to be cancelled before."""
         try:
             stops = (server.stop() for server in self._servers.values())
             for error in await asyncio.gather(*stops, return_exceptions=True):
@@ -111,6 +111,7 @@ class EmbeddedServers:
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
+        return [f"{name} server" for name, server in self._servers.items() if server.killed]
 
     def pids(self) -> list[int]:
         """Give the process ids of the embedded servers that run."""
