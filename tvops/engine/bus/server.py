@@ -158,6 +158,10 @@ class EmbeddedServer:
             self._lifeline = None
         if self.pid:
             await self._end()
+        if self._config.socket.parent != self._folder:
+            self._config.socket.unlink(missing_ok=True)
+            with suppress(OSError):  # the sockets of other servers are in it
+                self._config.socket.parent.rmdir()
 
     async def _claim(self) -> int | None:
         """Take the lock of the files, or adopt the server that has it (None), or end that one first."""
