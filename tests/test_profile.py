@@ -251,17 +251,26 @@ async def test_a_worker_ends_what_nobody_waits_for(mode: Literal["cpu", "tracema
             await asked(tmp_path, msgspec.structs.replace(each, mode="cancel"))
         assert (sys.getprofile(), tracemalloc.is_tracing()) == (None, False)
         assert list(tmp_path.iterdir()) == [others]
+        leave(tmp_path, request)
+        await asked(tmp_path, msgspec.structs.replace(request, mode="cancel"))
+        assert (sys.getprofile(), tracemalloc.is_tracing()) == (None, False), "both came at once"
+        assert list(tmp_path.iterdir()) == [others]
     finally:
         loop.remove_signal_handler(signal.SIGUSR2)
 
 
 async def asked(folder: Path, request: Request) -> None:
     """Leave a request for the engine, which is this process, and wait until it was taken."""
-    path = request_path(folder, "engine", request.token)
-    leave_private(path, msgspec.json.encode(request))
+    path = leave(folder, request)
     os.kill(os.getpid(), signal.SIGUSR2)
     while path.exists():
         await asyncio.sleep(0.005)
+
+
+def leave(folder: Path, request: Request) -> Path:
+    path = request_path(folder, "engine", request.token, request.mode == "cancel")
+    leave_private(path, msgspec.json.encode(request))
+    return path
 
 
 def test_ctrl_c_ends_the_profiler_of_a_service(stack: Stack, tmp_path: Path) -> None:

@@ -72,9 +72,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     peak: int = 0  # bytes, the most that was held of what was allocated meanwhile
 
 
-def request_path(folder: Path, service: str, token: str) -> Path:
-    """Give where a request to ``service`` (engine or market) is left."""
-    return folder / f"profile-request-{service}-{token}.json"
+def request_path(folder: Path, service: str, token: str, cancel: bool = False) -> Path:
+    """Give where a request to ``service`` (engine or market) is left, or that it is to end."""
+    return folder / f"profile-request-{service}-{token}{'-cancel' if cancel else ''}.json"
 
 
 def result_path(folder: Path, service: str, token: str) -> Path:
@@ -128,11 +128,14 @@ class InsideProfiler:
                 why = str(error)
         if not requests:
             logger.warning("SIGUSR2 without a request to profile that counts: %s", why)
+        cancelled = {request.token for request in requests if request.mode == "cancel"}
         for request in sorted(requests, key=lambda request: request.mode != "cancel"):  # who cancels makes room
             if request.pid != os.getpid():
                 logger.warning("a request to profile process %d is left aside", request.pid)
             elif request.mode == "cancel":
                 self._cancel(request.token)
+            elif request.token in cancelled:
+                logger.info("a request to profile was cancelled before it began")
             elif self._running:
                 self._write(request.token, Result(error="it is being profiled already; try again later"))
             else:

@@ -68,7 +68,7 @@ def profile_inside(subject: Subject, mode: InsideMode, seconds: float, stem: Pat
 def _ask(subject: Subject, request: Request) -> None:
     assert subject.folder is not None
     try:
-        path = request_path(subject.folder, subject.name, request.token)
+        path = request_path(subject.folder, subject.name, request.token, request.mode == "cancel")
         leave_private(path, msgspec.json.encode(request))
         os.kill(subject.pid, signal.SIGUSR2)
     except OSError as error:
