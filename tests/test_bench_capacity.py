@@ -26,7 +26,7 @@ def throughputs(rate: float, contention: float, coherency: float, noise: float, 
     contention=st.floats(0, 0.9),
     coherency=st.floats(0, 0.05),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_without_noise_the_parameters_come_back(rate, contention, coherency):
     fit = fit_scaling(LOADS, throughputs(rate, contention, coherency, 0, 0), seed=1)
     assert fit.rate.value == pytest.approx(rate, rel=1e-5)
@@ -48,7 +48,7 @@ def test_the_stated_error_holds_the_truth_as_often_as_it_says(truth, noise):
 
 
 @given(st.lists(st.floats(0.5, 2.0), min_size=11, max_size=11), st.integers(0, 5))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_whatever_was_measured_no_parameter_is_negative_and_every_interval_holds_its_value(factors, seed):
     fit = fit_scaling(LOADS, throughputs(900, 0.1, 0.001, 0, 0) * np.array(factors), seed)
     for estimate in (fit.rate, fit.contention, fit.coherency, fit.at(100.0), fit.gain(32.0)):
@@ -94,7 +94,7 @@ def test_refusals():
 
 
 @given(st.floats(1e-6, 1e-3), st.floats(0, 0.5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_utilisation_law_gives_the_demand_back(seconds, idle):
     rates = np.array([100, 300, 500, 700, 900], float)
     demand = fit_demand(rates, idle + seconds * rates, seed=1)
@@ -138,7 +138,6 @@ def knee_at(limit: float, void: bool = False):
 
 
 @given(st.floats(250, 40_000))
-@settings(deadline=None)
 def test_the_search_closes_in_on_the_knee_and_no_more(limit):
     measure, tried = knee_at(limit)
     steps = search(measure, 200, 50_000)
@@ -152,7 +151,6 @@ def test_the_search_closes_in_on_the_knee_and_no_more(limit):
 
 
 @given(st.floats(250, 40_000), st.sets(st.integers(0, 20)))
-@settings(deadline=None)
 def test_one_bad_moment_of_a_load_is_no_knee(limit, bad):
     measure, tried = knee_at(limit)
 
@@ -169,7 +167,6 @@ def test_one_bad_moment_of_a_load_is_no_knee(limit, bad):
 
 
 @given(st.floats(20, 199))
-@settings(deadline=None)
 def test_where_the_first_load_fails_a_lower_one_is_looked_for(limit):
     measure, tried = knee_at(limit)
     found = assess("orders", "orders/s", search(measure, 200, 50_000, least=20), [], "", 4, 1)

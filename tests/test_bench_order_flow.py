@@ -13,7 +13,7 @@ from tvops.bench.doors.rest_orders import OrderOptions
 from tvops.bench.scenario import load_scenario, phases_of
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.integers(0, 100),
     st.sampled_from([USUAL, Mix(new=1), Mix(new=9, cancel=1), Mix(amend=1, new=1)]),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.gateway_fixtures import Running, running_gateway
@@ -268,7 +268,7 @@ LIKELY = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(fields=st.dictionaries(st.sampled_from(FIELDS), JSON | LIKELY, max_size=10), keep=st.booleans())
 def test_any_value_in_any_field_is_answered(post_body: Post, fields: dict[str, Any], keep: bool) -> None:
     order: dict[str, Any] = {
@@ -280,7 +280,7 @@ def test_any_value_in_any_field_is_answered(post_body: Post, fields: dict[str, A
     assert ("code" in answer) == (status >= 400)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(value=JSON, path=st.sampled_from([b"/v1/orders", b"/v1/orders/batch", b"/v1/risk/kill", b"/v1/risk/halt"]))
 def test_any_value_as_a_body_is_answered(post_body: Post, value: Any, path: bytes) -> None:
     status, answer = post_body(path, json.dumps(value).encode("utf-8", "surrogatepass"))

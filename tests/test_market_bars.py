@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tvops.engine.market.bars import INTERVALS, Bars
@@ -24,7 +24,6 @@ def trade_rows(rows: list[tuple[int, int, int, int]]) -> Any:
     return out
 
 
-@settings(deadline=None)
 @given(st.lists(trades, max_size=60), st.sets(st.integers(1, 60)))
 def test_bars(run: list[tuple[int, int, int, int]], cuts: set[int]) -> None:
     run.sort(key=lambda trade: trade[0])

@@ -101,7 +101,7 @@ def reader_takes(rows: Any, books: list[Model]) -> None:
             assert max(model.sides[Side.BUY]) < min(model.sides[Side.SELL])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(steps, max_size=40), st.lists(st.booleans(), min_size=40, max_size=40), st.booleans())
 def test_books_and_windows(run: list[Any], cuts: list[bool], with_snapshots: bool) -> None:
     books, models = Books(INSTRUMENTS, CAPACITY + 8), [Model() for _ in range(INSTRUMENTS)]

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.matching_model import Model
@@ -12,7 +12,7 @@ from tvops.engine.matching.engine import Engine
 from tvops.engine.records import ALL_ACCOUNTS, ALL_INSTRUMENTS, COMMAND, EVENT, Kind, Limit
 
 SIZES = {"max_orders": 12, "max_accounts": 6, "max_keys": 4}
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=150)
 
 
 def command(**fields):

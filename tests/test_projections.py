@@ -135,7 +135,7 @@ def model_orders(commands: NDArray[Any], events: NDArray[Any]) -> dict[int, dict
 LIVE = {Status.OPEN, Status.PARTIALLY_FILLED}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(workloads(), st.data())
 def test_order_table_equals_model(workload: list[dict[str, Any]], data: st.DataObject) -> None:
     total = len(workload) + len(DEFINES)
@@ -173,7 +173,7 @@ def test_order_table_equals_model(workload: list[dict[str, Any]], data: st.DataO
     assert state.orders.by_client_id(100, "nothing") is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(workloads(), st.data())
 def test_state_is_the_same_in_any_batches_and_through_snapshots(
     workload: list[dict[str, Any]], data: st.DataObject
@@ -193,7 +193,7 @@ def test_state_is_the_same_in_any_batches_and_through_snapshots(
     assert parts.digest() == whole.digest()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(workloads())
 def test_positions_equal_engine_and_model(workload: list[dict[str, Any]]) -> None:
     state = TradingState(1024)
@@ -229,7 +229,6 @@ def trade_in_model(held: list[int], signed: int, price: int) -> None:
     held[0] = clamp(quantity + signed)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(-(1 << 38), 1 << 38).filter(bool), st.integers(1, (1 << 24) - 1)),
@@ -252,14 +251,12 @@ def test_positions_of_any_size(trades: list[tuple[int, int]]) -> None:
     assert not len(positions.take_changed())
 
 
-@settings(deadline=None)
 @given(st.integers(-LARGEST, LARGEST), st.integers(0, 1 << 62), st.integers(1, 1 << 62))
 def test_share_is_exact(amount: int, part: int, whole: int) -> None:
     part = min(part, whole)
     assert share(amount, part, whole) == int(Fraction(amount * part, whole))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 15), st.integers(0, 3), st.integers(0, 3)), max_size=200))
 def test_index_equals_a_dict(steps: list[tuple[int, int, int]]) -> None:
     table, keys = make_table(16), np.zeros((16, 2), np.int64)

@@ -184,7 +184,7 @@ def test_prices_stay_inside_a_narrow_band(price: int) -> None:
     assert top[0] == 0 or top[1] == 0 or top[0] < top[1]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**63),
     users=st.lists(

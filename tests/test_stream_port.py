@@ -330,7 +330,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_decoding_anything_gives_a_request_or_a_reason(payload: bytes) -> None:
     with contextlib.suppress(ProtocolError):

@@ -133,7 +133,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)  # the first call compiles
+@settings(max_examples=60)
 @given(STEPS, st.lists(st.integers(1, 9), min_size=1, max_size=9))
 def test_a_follower_has_the_book_of_the_writer(steps: list[tuple[str, Any]], cuts: list[int]) -> None:
     """However the rows are cut into entries: whoever follows has the writer's book, or knows better."""
@@ -251,7 +251,6 @@ def test_binary_messages_are_bounded() -> None:
 INT = st.integers(-(1 << 40), 1 << 40)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(INT, INT, INT), max_size=12), st.sampled_from(TABLE.all))
 def test_text_is_what_the_instrument_formats(values: list[tuple[int, int, int]], instrument: Any) -> None:
     encoder, intake = Encoder(TABLE.all, epoch=7), Intake(len(TABLE))

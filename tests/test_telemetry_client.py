@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.endpoints import Handler, answer, endpoint, says
@@ -335,7 +335,7 @@ async def test_it_reconnects_to_an_endpoint_that_was_restarted() -> None:
         await client.close()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(st.binary(max_size=300), st.booleans())
 def test_any_bytes_give_a_reading(data: bytes, with_head: bool) -> None:
     async def inside() -> Reading:

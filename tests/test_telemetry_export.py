@@ -51,7 +51,7 @@ def test_the_layouts_are_the_same() -> None:
         assert histogram.get_counts_array_index(value) == bucket_of(value)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(VALUES, st.integers(1, 1 << 50)), max_size=40))
 def test_what_is_encoded_is_decoded_by_the_library(records: list[tuple[int, int]]) -> None:
     counts = empty()
@@ -120,7 +120,7 @@ def rows(text: str) -> list[list[float]]:
     return [[float(field) for field in line.split()] for line in text.splitlines() if re.match(r" *\d", line)]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(VALUES, min_size=1, max_size=200))
 def test_a_distribution_says_what_the_library_says(samples: list[int]) -> None:
     histogram = theirs(samples)

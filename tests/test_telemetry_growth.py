@@ -37,28 +37,28 @@ def followed(series: Series, minutes: float = 90, offset: float = 0) -> tuple[Gr
 
 
 @given(size=st.integers(0, 1 << 40))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_what_stays_the_same_is_no_leak(size: int) -> None:
     growth, ever = followed(lambda _: size, 30)
     assert (growth.slope, ever) == (0.0, False)
 
 
 @given(period=st.floats(0.1, 3.0), height=st.floats(0.1, 100.0), phase=st.floats(0, 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_sawtooth_is_no_leak(period: float, height: float, phase: float) -> None:
     _, ever = followed(lambda minute: BASE + height * MIB * ((minute / period + phase) % 1))
     assert not ever
 
 
 @given(at=st.floats(0, 60), height=st.floats(-80, 500))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_one_step_is_no_leak(at: float, height: float) -> None:
     _, ever = followed(lambda minute: BASE + height * MIB * (minute >= at))
     assert not ever
 
 
 @given(seed=st.integers(0, 2**32 - 1), spread=st.floats(0.001, 20))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_noise_is_no_leak(seed: int, spread: float) -> None:
     rng = np.random.default_rng(seed)
     _, ever = followed(lambda _: BASE + spread * MIB * float(rng.random()))
@@ -77,7 +77,7 @@ def test_a_cache_that_fills_at_the_start_is_no_leak() -> None:
     begin=st.floats(0, 20),
     offset=st.floats(0, 1e9),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_leak_is_found_through_a_sawtooth(
     rate: float, period: float, height: float, begin: float, offset: float
 ) -> None:
@@ -126,7 +126,7 @@ def test_a_pause_in_the_samples_does_no_harm() -> None:
 
 
 @given(st.lists(st.floats(-1e12, 1e12), min_size=2, max_size=30), st.floats(-1e6, 1e6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_theil_sen_moves_with_its_data(values: list[float], slope: float) -> None:
     data = np.array(values)
     tilted = data + slope * np.arange(len(data))

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -56,7 +56,6 @@ def test_buckets_follow_each_other_without_gap_or_overlap() -> None:
     assert bucket_of(HIGHEST) < BUCKETS
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_a_value_is_within_its_bucket_which_is_as_narrow_as_stated(value: int) -> None:
     bucket = bucket_of(value)
@@ -64,7 +63,6 @@ def test_a_value_is_within_its_bucket_which_is_as_narrow_as_stated(value: int) -
     assert highest_of(bucket) - lowest_of(bucket) <= value * RELATIVE_ERROR
 
 
-@settings(deadline=None)
 @given(st.integers(-(1 << 62), 1 << 62))
 def test_what_is_out_of_range_is_in_the_bucket_of_the_nearest(value: int) -> None:
     assert bucket_of(value) == bucket_of(min(max(value, 0), HIGHEST))
@@ -73,7 +71,6 @@ def test_what_is_out_of_range_is_in_the_bucket_of_the_nearest(value: int) -> Non
 # Percentiles
 
 
-@settings(deadline=None)
 @given(SAMPLES, st.decimals(0, 100, places=3))
 def test_percentiles_are_those_of_numpy_within_the_stated_error(samples: list[int], percent: Decimal) -> None:
     shown = percentiles(counts_of(samples), [float(percent)])[0]
@@ -112,7 +109,6 @@ def test_a_percentile_is_shown_from_so_many_samples_on(percent: float, samples: 
 # Sums
 
 
-@settings(deadline=None)
 @given(SAMPLES)
 def test_a_sum_is_right_to_half_a_bucket(samples: list[int]) -> None:
     error = abs(sum_of(counts_of(samples)) - sum(samples))
@@ -122,7 +118,6 @@ def test_a_sum_is_right_to_half_a_bucket(samples: list[int]) -> None:
 # On its way
 
 
-@settings(deadline=None)
 @given(SAMPLES, st.integers(0, HIGHEST), st.integers(0, 1 << 40))
 def test_what_is_packed_comes_out_again(samples: list[int], maximum: int, negative: int) -> None:
     counts = counts_of(samples)
@@ -151,7 +146,6 @@ def test_what_is_no_histogram_is_told(packed: Histogram) -> None:
 # Recorders
 
 
-@settings(deadline=None)
 @given(arrays.arrays(np.int64, st.integers(0, 50), elements=st.integers(-(1 << 62), 1 << 62)))
 def test_the_kernel_counts_as_defined(values: NDArray[np.int64]) -> None:
     counts = empty()
@@ -169,7 +163,6 @@ def test_the_kernel_knows_every_bucket() -> None:
     assert HIGHEST_OF.tolist() == BOUNDARIES[1::2]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(-5, HIGHEST + 5), st.integers(1, 3)), max_size=20))
 def test_however_it_is_recorded_it_is_the_same(records: list[tuple[int, int]]) -> None:
     single, times, many, mixed = Recorder(), Recorder(), Recorder(), Recorder()

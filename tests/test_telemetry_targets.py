@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tvops.engine.telemetry.document import MetricState
@@ -175,7 +175,6 @@ def target(**changes: object) -> Target:
     return Target(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-@settings(deadline=None)  # kernels compile
 @given(st.lists(st.lists(st.integers(0, 10**7), max_size=300), min_size=1, max_size=25))
 def test_a_window_of_latencies_is_that_of_its_last_seconds(seconds: list[list[int]]) -> None:
     stages = Stages()

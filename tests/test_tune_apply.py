@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tuning_tree import CATALOGUE, FILES, Tree
@@ -374,7 +374,7 @@ def hosts(draw: st.DrawFn) -> tuple[dict[str, str], dict[str, object], dict[str,
     return files, wishes, moods
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(host=hosts(), clamp=st.integers(0, 10**6))
 def test_on_any_host_a_plan_is_idempotent_and_its_rollback_exact(
     tmp_path_factory: pytest.TempPathFactory,

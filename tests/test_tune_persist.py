@@ -185,7 +185,7 @@ PATHS = [*TWO, "/etc/tvops/redis-ledger.conf", "/etc/udev/rules.d/90-tvops.rules
 FILES = st.dictionaries(st.sampled_from(PATHS), CONTENT.map(lambda text: f"{MARK} new\n{text}"), min_size=1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.dictionaries(st.sampled_from(PATHS), st.tuples(CONTENT, st.sampled_from([0o644, 0o600, 0o444]))),
        st.lists(FILES, min_size=1, max_size=3))  # fmt: skip
 def test_any_series_of_profiles_leaves_what_was_there(
