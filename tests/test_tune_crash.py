@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from tests.tuning_child import FILES, SCENARIOS, WISHES, make_tree, set_moods
+from tests.tuning_crashes import FILES, SCENARIOS, WISHES, crashes, make_tree, set_moods, write_disk
 from tests.tuning_tree import CATALOGUE, Tree
 from tvops.tuning.history import history
 from tvops.tuning.records import Run
@@ -25,18 +24,15 @@ def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
-def crash(scenario: str, folder: Path) -> list[Path]:
-    """Give the folders of all crashes of a scenario, the last one that of a run that came to its end."""
-    subprocess.run([sys.executable, "-m", "tests.tuning_child", scenario, str(folder)], check=True, timeout=100)
-    folders = sorted(folder.iterdir(), key=lambda path: int(path.name))
-    assert len(folders) > 25
-    return folders
-
-
-def reopened(folder: Path, scenario: str) -> Tree:
-    tree = Tree(folder, files={})
-    set_moods(tree, scenario)
-    return tree
+def crashed(scenario: str, folder: Path) -> Iterator[Tree]:
+    """Give what all crashes of a scenario leave, one after the other; the last is a run that ended."""
+    disks = crashes(scenario, folder)
+    assert len(disks) > 15
+    for disk in disks:
+        write_disk(folder, disk)
+        tree = Tree(folder, files={})
+        set_moods(tree, scenario)
+        yield tree
 
 
 def recovered(tree: Tree, run: Run, how: Literal["finish", "undo"]) -> Recovered:
@@ -55,35 +51,33 @@ def undo_what_stands(tree: Tree) -> None:
 def test_a_crash_at_any_step_is_undone_to_the_byte(scenario: str, tmp_path: Path) -> None:
     before = make_tree(tmp_path / "before", scenario).snapshot()
     interrupted = 0
-    for folder in crash(scenario, tmp_path / "crashes"):
-        tree = reopened(folder, scenario)
+    for step, tree in enumerate(crashed(scenario, tmp_path / "crashes")):
         with tree.state.lock(0, "test"):
             for run in tree.state.interrupted():
                 interrupted += 1
                 assert not any(one.incomplete for one in recovered(tree, run, "undo").restored)
             assert tree.state.interrupted() == []
             undo_what_stands(tree)
-        assert tree.snapshot() == before, folder.name
+        assert tree.snapshot() == before, step
     assert interrupted > 10
 
 
 @pytest.mark.parametrize("scenario", ["apply", "clamped", "persist"])
 def test_a_crash_at_any_step_is_finished_as_planned(scenario: str, tmp_path: Path) -> None:
     before = make_tree(tmp_path / "before", scenario).snapshot()
-    folders = crash(scenario, tmp_path / "crashes")
-    wanted = reopened(folders[-1], scenario).snapshot()
+    *_, applied = crashed(scenario, tmp_path / "applied")
+    wanted = applied.snapshot()
     assert wanted != before
     finished = 0
-    for folder in folders:
-        tree = reopened(folder, scenario)
+    for step, tree in enumerate(crashed(scenario, tmp_path / "crashes")):
         with tree.state.lock(0, "test"):
             for run in tree.state.interrupted():
                 finished += 1
                 recovered(tree, run, "finish")
-                assert tree.snapshot() == wanted, folder.name
+                assert tree.snapshot() == wanted, step
                 assert [one.state for one in history(tree.state)] == ["applied"]
             undo_what_stands(tree)
-        assert tree.snapshot() == before, folder.name
+        assert tree.snapshot() == before, step
     assert finished > 10
 
 
@@ -91,8 +85,8 @@ def test_a_crash_at_any_step_is_finished_as_planned(scenario: str, tmp_path: Pat
 def test_what_was_being_undone_or_measured_is_not_finished(scenario: str, tmp_path: Path) -> None:
     reasons = {
         unfinishable(run, CATALOGUE)
-        for folder in crash(scenario, tmp_path / "crashes")
-        for run in reopened(folder, scenario).state.interrupted()
+        for tree in crashed(scenario, tmp_path / "crashes")
+        for run in tree.state.interrupted()
     }
     if scenario == "measure":
         assert reasons == {"a measurement cannot be taken up again"}
@@ -103,8 +97,12 @@ def test_what_was_being_undone_or_measured_is_not_finished(scenario: str, tmp_pa
 def test_a_crash_of_the_recovery_is_recovered(tmp_path: Path) -> None:
     """Half-way through an undo of an interrupted run the records of that undo are cut off again, at each line."""
     before = make_tree(tmp_path / "before", "apply").snapshot()
-    trees = [reopened(folder, "apply") for folder in crash("apply", tmp_path / "crashes")]
-    tree = [tree for tree in trees if tree.state.interrupted()][-1]
+    folder = tmp_path / "crashes"
+    for disk in reversed(crashes("apply", folder)):
+        write_disk(folder, disk)
+        tree = Tree(folder, files={})
+        if tree.state.interrupted():
+            break
     (run,) = tree.state.interrupted()
     journal = tree.state.path / "journal" / f"{run.id}.jsonl"
     known = len(journal.read_bytes().splitlines())

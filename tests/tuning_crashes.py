@@ -1,19 +1,20 @@
-"""Runs a scenario of tuning again and again, and kills it (SIGKILL) one step later each time.
-
-    python -m tests.tuning_child SCENARIO FOLDER      leaves FOLDER/0, FOLDER/1, …; each a `Tree` after a crash
+"""What a disk holds after `kill -9` at each step of a run of tuning.
 
 A step is each point before and after a write to a journal (also in its middle), an fsync, and the renaming that
-replaces a file of the tree: what a crash may fall between. The last folder is that of the run that was not killed.
+replaces a file of the tree: what a crash may fall between. SIGKILL loses nothing that was written, synced or not,
+so that what is read at a step is what a run that is killed there leaves. (Runs that are killed in earnest:
+`test_tune_command.py`, `test_tune_evidence.py`.)
 """
 
 from __future__ import annotations
 
 import os
-import signal
-import sys
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.tuning_tree import CATALOGUE, Tree
 from tvops.tuning.apply import apply_files, apply_plan
@@ -84,16 +85,45 @@ SCENARIOS: dict[str, Callable[[Tree], None]] = {
 }
 
 
-class Death:
-    """Kills this process at its n-th step."""
+Disk = dict[str, tuple[bytes | None, int]]
+"""Every path below a folder with content (None: a directory) and mode."""
 
-    def __init__(self, step: int) -> None:
-        self._left = step
+
+def read_disk(folder: Path) -> Disk:
+    disk: Disk = {}
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            disk[str(path.relative_to(folder))] = (
+                None if name in folders else path.read_bytes(), path.stat().st_mode,
+            )  # fmt: skip
+    return disk
+
+
+def write_disk(folder: Path, disk: Disk) -> None:
+    """Have in a folder what is on the disk, and nothing else."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, (content, mode) in disk.items():
+        path = folder / name
+        if content is None:
+            path.mkdir()
+        else:
+            path.write_bytes(content)
+        path.chmod(mode)
+
+
+class Steps:
+    """Reads the disk at each step. Those between which nothing is written leave the same."""
+
+    def __init__(self, folder: Path) -> None:
+        self.disks: list[Disk] = []
+        self._folder = folder
 
     def step(self) -> None:
-        if self._left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._left -= 1
+        now = read_disk(self._folder)
+        if not self.disks or self.disks[-1] != now:
+            self.disks.append(now)
 
     def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -113,28 +143,13 @@ class Death:
         return call
 
 
-def run_scenario(scenario: str, folder: Path, step: int) -> None:
-    tree = make_tree(folder, scenario)
-    with tree.state.lock(0, "test"):
-        death = Death(step)
-        os.fsync = death.around(lambda _: None)  # SIGKILL loses nothing that was written, synced or not
-        os.pwrite = death.around(death.torn(os.pwrite))
-        Path.replace = death.around(Path.replace)  # type: ignore[method-assign]
+def crashes(scenario: str, folder: Path) -> list[Disk]:
+    """Run a scenario in a new folder; give what each crash leaves there, the last one that of the whole run."""
+    tree, steps = make_tree(folder, scenario), Steps(folder)
+    with tree.state.lock(0, "test"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", steps.around(lambda _: None))
+        patch.setattr(os, "pwrite", steps.around(steps.torn(os.pwrite)))
+        patch.setattr(Path, "replace", steps.around(Path.replace))
         SCENARIOS[scenario](tree)
-
-
-def main(scenario: str, folder: Path) -> None:
-    for step in range(1000):
-        child = os.fork()
-        if not child:
-            try:
-                run_scenario(scenario, folder / str(step), step)
-            finally:
-                os._exit(0)
-        _, status = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(status):
-            return
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    steps.step()
+    return steps.disks
