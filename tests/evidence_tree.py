@@ -5,9 +5,8 @@ Run as a program it measures until it is killed: `python -m tests.evidence_tree 
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from tvops.tuning.evidence import experiment
 from tvops.tuning.evidence.measuring import Options, run_experiment
-from tvops.tuning.evidence.probes import Partner, Probe, RoundTrip, Samples
+from tvops.tuning.evidence.probes import Probe, RoundTrip, Samples
 from tvops.tuning.evidence.records import Evidence
 from tvops.tuning.evidence.schedule import Schedule
 from tvops.tuning.evidence.treatments import choose
@@ -56,44 +55,28 @@ CATALOGUE = {
 }
 
 
-class StatedEcho(RoundTrip):
-    """A round trip whose latency is what the server states, read from a file of the tree when the server starts.
+class Stated(Probe):
+    """A probe whose latency is what a file says when it is set up.
 
-    No clock is asked, so that a busy machine changes no verdict.
+    No clock is asked and nothing is random, so that a busy machine changes no verdict.
     """
 
+    name = "stated"
+    description = "what a file says"
     most_samples = 60
 
-    def __init__(self, tree: Path) -> None:
-        super().__init__("tcp")
-        self.name = "stated"
-        self._tree = tree
-        self._scatter = np.random.default_rng(5)
+    def __init__(self, file: Path, microseconds: int = 1) -> None:
+        """Take the file, and how many microseconds each unit of what it says is."""
+        self._file, self._unit_ns = file, microseconds * 1000
 
     def setup(self) -> None:
-        self._partner = StatingPartner(self._tree)
-        self._socket = self._connect(self._partner.first_line())
+        self._stated = int(self._file.read_text()) * self._unit_ns
+
+    def once(self) -> Callable[[], None]:
+        raise AssertionError("nothing is timed")
 
     def sample(self, count: int, seconds: float) -> Samples:
-        return np.array([self._stated() for _ in range(count)]) + self._scatter.integers(20_000, 40_000, count)
-
-    def _stated(self) -> int:
-        assert self._socket is not None
-        self._socket.sendall(b"?")
-        return int(self._socket.recv(64)) * 1000
-
-
-class StatingPartner(Partner):
-    def __init__(self, tree: Path) -> None:
-        microseconds = int((tree / "proc/sys/vm/delay").read_text())
-        code = (
-            "import socket\n"
-            "listener = socket.create_server(('127.0.0.1', 0))\n"
-            "print(listener.getsockname()[1], flush=True)\n"
-            "connection, _ = listener.accept()\n"
-            f"while connection.recv(64): connection.sendall(b'{microseconds}')\n"
-        )
-        self.process = subprocess.Popen([sys.executable, "-I", "-S", "-c", code], stdout=subprocess.PIPE)
+        return self._stated + np.linspace(20_000, 40_000, count, dtype=np.int64)
 
 
 def make_host(tree: Path) -> Host:
@@ -125,13 +108,17 @@ def measured(run: Journal, host: Host, probes: Sequence[Probe], seconds: float, 
         return run_experiment(treatments, probes, left_out, chosen, lambda progress: None)
 
 
-def ten_pairs(probes: Sequence[Probe], *_: object) -> Schedule:
-    """The same schedule however fast this machine is."""
-    return Schedule(10, 10, {probe.name: min(200, probe.most_samples) for probe in probes}, 5.0)
+def in_pairs(pairs: int) -> Callable[..., Schedule]:
+    """Give a maker of the same schedule however fast this machine is."""
+
+    def make_schedule(probes: Sequence[Probe], *_: object) -> Schedule:
+        return Schedule(pairs, pairs, {probe.name: min(200, probe.most_samples) for probe in probes}, 5.0)
+
+    return make_schedule
 
 
 def main(tree: Path, state: Path) -> None:
-    experiment.make_schedule = ten_pairs  # type: ignore[assignment]
+    experiment.make_schedule = in_pairs(2)  # type: ignore[assignment]
     host = Host(tree)
     directory = StateDirectory(state)
     with directory.lock(0, "measure"), directory.new_run("measure", command="measure", root=tree) as run:
@@ -139,7 +126,9 @@ def main(tree: Path, state: Path) -> None:
 
 
 class Talkative(RoundTrip):
-    """Tells the process id of each partner that it starts."""
+    """Tells the process id of each partner that it starts, and waits for a line before it goes on."""
+
+    most_samples = 20
 
     def __init__(self) -> None:
         super().__init__("udp")
@@ -149,6 +138,7 @@ class Talkative(RoundTrip):
         assert self._partner is not None
         sys.stdout.write(f"{self._partner.process.pid}\n")
         sys.stdout.flush()
+        sys.stdin.readline()
 
 
 if __name__ == "__main__":

@@ -334,15 +334,18 @@ run(["tune", "--profile", {mine!r}, "--yes", "--root", {str(root)!r}])
 def test_measured_and_kept_only_where_it_helps(tmp_path: Path) -> None:
     result = in_namespace(
         f"""
-import contextlib, io, json, os
+import contextlib, io, json, os, time
 from pathlib import Path
-from tests.evidence_tree import ten_pairs
+from types import SimpleNamespace
+from tests.evidence_tree import Stated, in_pairs
 from tvops import cli
-from tvops.tuning.evidence import experiment
-subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+from tvops.tuning.evidence import experiment, measuring
 os.environ["TVOPS_STATE_DIR"] = {str(tmp_path / "state")!r}
 os.environ["TVOPS_DATA_DIR"] = {str(tmp_path / "data")!r}
-experiment.make_schedule = ten_pairs
+idle, corking = [Path("/proc/sys/net/ipv4", name) for name in ("tcp_slow_start_after_idle", "tcp_autocorking")]
+experiment.make_schedule = in_pairs(10)
+experiment.time = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: None)  # nothing has to settle
+measuring.choose_probes = lambda options, cpu: ([Stated(idle, microseconds=300)], [])
 
 def tune(*words):
     with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())) as out:
@@ -350,21 +353,26 @@ def tune(*words):
         out.seek(0)
         return code, json.load(out)
 
-mine = {profile(tmp_path, {"net.ipv4.tcp_slow_start_after_idle": 0})!r}
-code, document = tune("--profile", mine, "--yes", "--measure", "--keep", "helpful", "--seconds", "10")
-[measured] = json.loads(Path(document["evidence"]["json"]).read_text())["measured"]
-history = tune("history")[1]
-result = {{
-    "code": code, "value": Path("/proc/sys/net/ipv4/tcp_slow_start_after_idle").read_text().strip(),
-    "verdict": measured["verdict"], "reason": document["items"][0]["reason"],
-    "applied": "apply" in [run["kind"] for run in history["runs"]],
-}}
+def measured(*words):
+    mine = {profile(tmp_path, {"net.ipv4.tcp_slow_start_after_idle": 0, "net.ipv4.tcp_autocorking": 0})!r}
+    code, document = tune("--profile", mine, "--yes", "--measure", "--keep", "helpful", *words)
+    evidence = json.loads(Path(document["evidence"]["json"]).read_text())
+    return [
+        code, {{one["knob"]: one["verdict"] for one in evidence["measured"]}},
+        {{item["id"]: item["reason"] for item in document["items"] if item["reason"]}},
+        [run["kind"] for run in tune("history")[1]["runs"]], idle.read_text() + corking.read_text(),
+    ]
+
+result = [measured("--only", "*corking"), measured()]
 """
     )
-    helps = result.pop("verdict") == "helps"
-    kept = {"code": 0, "value": "0", "reason": "", "applied": True}
-    left = {"code": 0, "value": "1", "reason": "did not measurably help here", "applied": False}
-    assert result == (kept if helps else left)
+    useless, both = result
+    idle, corking = "net.ipv4.tcp_slow_start_after_idle", "net.ipv4.tcp_autocorking"
+    reasons = {corking: "did not measurably help here"}
+    assert useless[:3] == [0, {corking: "no measurable effect"}, {idle: "not among --only", **reasons}]
+    assert useless[3:] == [["measure"], "1\n1\n"]
+    assert both[:3] == [0, {idle: "helps", corking: "no measurable effect"}, reasons]
+    assert (sorted(both[3]), both[4]) == (["apply", "measure", "measure"], "0\n1\n")
 
 
 def test_an_interrupted_run_is_found_and_undone_or_finished(root: Path, tune: Tune, tmp_path: Path) -> None:
