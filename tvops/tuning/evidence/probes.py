@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 Samples = NDArray[np.int64]
 
-ANSWER_SECONDS = 2.0
+ANSWER_SECONDS = 10.0
 """After which a partner that does not answer is given up."""
 
 MESSAGE = b"x" * 64
