@@ -11,11 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
-from tests.stack import Stack
 from tests.test_exposition import telemetry
 from tvops.deploy.files import render_files
 from tvops.engine.telemetry import exposition
@@ -117,22 +115,3 @@ def test_an_operators_own_targets(tmp_path: Path) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "targets.yaml:1" in done.stderr
-
-
-def test_promtool_takes_what_a_live_stack_says(tmp_path: Path) -> None:
-    with Stack(tmp_path / "data") as stack:
-        stack.start()
-        assert stack.order().status_code < 300
-        # the one name that the linter does not like is one that operators know from other stacks
-        kept = "tv_max_orders_per_sec metric names should not contain abbreviated units\n"
-        for url, said in ((stack.gateway, kept), (stack.market, "")):
-            done = promtool("check", "metrics", text=httpx.get(f"{url}/metrics").content)
-            assert (done.stderr.decode(), done.returncode) == (said, 3 if said else 0)
-            wanted = {"accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"}
-            answer = httpx.get(f"{url}/metrics", headers=wanted)
-            assert answer.headers["content-type"] == exposition.OPENMETRICS
-            assert answer.text.endswith("# EOF\n")
-        text = httpx.get(f"{stack.gateway}/metrics").text
-        assert 'tvops_stage_seconds_count{stage="gateway_to_reply"}' in text
-        assert 'tvops_process_cpu_ratio{process="market"}' in text
-        assert 'tvops_server_up{role="ledger"} 1.0' in text

@@ -18,7 +18,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.conftest import Valkey
-from tests.stack import Stack, free_port
+from tests.stack import free_port
 from tvops.control_groups import group_folders
 from tvops.engine.bus.roles import ROLES, Bus
 from tvops.engine.telemetry.document import Process
@@ -132,28 +132,6 @@ def test_other_children_and_stale_pid_files_are_not_of_the_stack(tmp_path: Path)
     gone = subprocess.Popen(["true"])
     gone.wait()
     assert set(by_name(ProcessProbe(tmp_path, gone.pid, "engine"))) == {"engine"}
-
-
-def test_a_running_stack_is_found_whole(tmp_path: Path) -> None:
-    with Stack(tmp_path / "data") as stack:
-        stack.start()
-        assert stack.process is not None
-        probe = ProcessProbe(stack.data_dir, stack.process.pid, "observer")
-        names = {"supervisor", "engine", "market", "ledger server", "market server", "results server"}
-        found = by_name(probe)
-        assert set(found) == {*names, "observer"}
-        told = {**stack.processes()}
-        assert found["engine"].pid == told["engine"].pid
-        assert found["ledger server"].pid == told["valkey-ledger"].pid
-        told["market"].kill()
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            again = by_name(probe).get("market")
-            if again is not None and again.pid != found["market"].pid:
-                break
-            time.sleep(0.1)
-        assert again is not None
-        assert again.pid != found["market"].pid
 
 
 # The host

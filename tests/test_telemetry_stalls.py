@@ -40,16 +40,18 @@ def texts(log: EventLog) -> list[str]:
     return [event.text.partition(", until")[0] for event in log.newest]
 
 
-def stop_for(pid: int, seconds: float) -> None:
-    """Stop every thread of a process for at least so long, and hardly longer."""
+def stop_for(pid: int, seconds: float) -> tuple[int, int]:
+    """Stop every thread of a process for at least so long, and hardly longer; give from when to when (ns)."""
     os.kill(pid, signal.SIGSTOP)
     for thread in Path(f"/proc/{pid}/task").iterdir():
         while " T (" not in (thread / "status").read_text().replace("\t", " "):
             pass
-    until = time.perf_counter() + seconds
+    begun, until = time.time_ns(), time.perf_counter() + seconds
     while time.perf_counter() < until:
         pass
+    ended = time.time_ns()
     os.kill(pid, signal.SIGCONT)
+    return begun, ended
 
 
 CHILD = """
@@ -81,10 +83,11 @@ def test_a_stopped_process_sees_its_pause_and_ends_at_once() -> None:
         first = before = asked()[1]
         for seconds in (0.005, 0.02, 0.3):
             stop_for(child.pid, seconds)
-            time.sleep(0.02)
-            longest, total, maximum = asked()
+            longest = total = 0
+            while total < before + seconds * 1e3:  # a wake-up a millisecond, those of the pause among them
+                last, total, maximum = asked()
+                longest = max(longest, last)
             assert maximum >= longest >= seconds * 1e9 - MS
-            assert total >= before + seconds * 1e3  # a wake-up a millisecond, those of the pause among them
             assert total - first <= (time.monotonic_ns() - begun) / MS + 1
             before = total
         child.stdin.close()  # the interpreter ends while the thread looks
@@ -95,15 +98,16 @@ def test_it_begins_and_ends_as_told() -> None:
     recorder = Recorder()
     measured = ProcessPauses(recorder)
     measured.stop()
-    threads = threading.active_count()
-    for _ in range(3):
+    threads, parts = threading.active_count(), []
+    for turn in (1, 2, 3):
         measured.start()
-        time.sleep(0.05)
+        while recorder.total < 30 * turn:
+            time.sleep(0.01)
+            parts.append(measured.take())
         measured.stop()
         assert threading.active_count() == threads
-    taken = measured.take()
+    taken = np.concatenate([*parts, measured.take()])
     total = recorder.total
-    assert total >= 100
     assert (taken[:, 1] >= LEAST_NS).all()
     assert (np.diff(taken[:, 0]) > 0).all()
     time.sleep(0.02)
@@ -118,12 +122,12 @@ def test_the_own_work_of_the_loop_is_no_pause() -> None:
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
-        measured.start()
         begun, worked = time.monotonic_ns(), time.thread_time_ns()
-        while time.monotonic_ns() - begun < 300 * MS:
+        measured.start()
+        while time.thread_time_ns() - worked < 150 * MS:
             pass
-        away = time.monotonic_ns() - begun - (time.thread_time_ns() - worked)
         measured.stop()
+        away = time.monotonic_ns() - begun - (time.thread_time_ns() - worked)
     finally:
         os.sched_setaffinity(0, cores)
     assert measured.take()[:, 1].sum() <= away
@@ -190,10 +194,12 @@ def test_the_same_thing_is_told_once() -> None:
 
 def test_an_event_has_the_moment_of_its_pause() -> None:
     log = EventLog()
+    earliest = time.time_ns() - 700 * MS
     end = time.monotonic_ns() - 700 * MS
+    latest = time.time_ns() - 700 * MS
     Stalls(log, "engine").tell(0, pauses((end / MS, 5)), [])
     (event,) = log.newest
-    assert abs(time.time_ns() - event.time - 700 * MS) < 600 * MS
+    assert earliest - 600 * MS < event.time < latest + 600 * MS
     clock = time.strftime("%H:%M:%S", time.gmtime(event.time / 1e9))
     assert event.text.startswith(f"could not run for 5.0 ms, until {clock}.")
     assert event.text.endswith(" UTC")
