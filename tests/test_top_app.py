@@ -1,30 +1,29 @@
-"""`tvops top` on a screen: keys, mouse, sizes and looks with made-up data, and the real thing in tmux."""
+"""`tvops top` on a screen: keys, mouse, sizes and looks with made-up data."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import shutil
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
+from textual.command import CommandList
 from textual.events import Key
-from textual.pilot import Pilot
 
-from tests.stack import Stack, free_port
+from tests.stack import free_port
 from tests.top_documents import BEGIN, GATEWAY, MARKET, SECOND, STACK, Engine, Market, model_after
+from tests.top_screen import Clock, running, showing
+from tvops import cli
 from tvops.engine.telemetry.document import Server
 from tvops.errors import UsageError
 from tvops.telemetry_client import Reading
+from tvops.top import sampler
 from tvops.top.addresses import Stack as Watched
 from tvops.top.app import PACES, Top
 from tvops.top.choices import Choices, read_choices, write_choices
@@ -34,104 +33,9 @@ from tvops.top.lines import plain
 from tvops.top.model import Model
 from tvops.top.recording import Recording, Writer
 from tvops.top.replay import Replay
-from tvops.top.sampler import Sampler
-from tvops.top.scene import BookReading, Depth
 
 ROOT = Path(__file__).parent.parent
 SIZES = ((80, 24), (120, 40))
-
-
-class Readings:
-    """A source whose readings the test gives."""
-
-    def __init__(self) -> None:
-        self.readings: deque[Reading] = deque()
-        self.book = BookReading()
-        self.wanted: tuple[str, str] | None = None
-        self.paused = False
-        self.running = False
-
-    def start(self) -> None:
-        self.running = True
-
-    def stop(self) -> None:
-        self.running = False
-
-
-class Clock:
-    """A clock that stands until the test moves it."""
-
-    def __init__(self, now: int) -> None:
-        self.now = now
-
-    def __call__(self) -> int:
-        return self.now
-
-
-BOOK = BookReading(
-    ("BTC-USDT", "ETH-USDT", "SOL-USDT"),
-    Depth(
-        "BTC-USDT",
-        [
-            (f"{59_999 - level * 1.25:.2f}", f"{0.12 + level * level % 7 * 0.31:.5f}", 1 + level % 3)
-            for level in range(40)
-        ],
-        [
-            (f"{60_001 + level * 1.25:.2f}", f"{0.21 + level * level % 5 * 0.27:.5f}", 1 + level % 4)
-            for level in range(40)
-        ],
-    ),
-    "",
-    30 * SECOND,
-)
-
-
-class Screen:
-    """The program on made-up data, and what its screen says."""
-
-    def __init__(self, pilot: Pilot[None], app: Top, source: Readings, clock: Clock) -> None:
-        self.pilot, self.app, self.source, self.clock = pilot, app, source, clock
-
-    @property
-    def desk(self) -> Desk:
-        return self.app.desk
-
-    @property
-    def lines(self) -> list[str]:
-        return [plain(line) for line in self.app.last_lines]
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines)
-
-    async def press(self, *keys: str) -> str:
-        await self.pilot.press(*keys)
-        await self.pilot.pause()
-        return self.text
-
-    async def feed(self, *readings: Reading) -> str:
-        self.source.readings.extend(readings)
-        self.clock.now = max(self.clock.now, *(reading.received for reading in readings))
-        self.app.tick()
-        await self.pilot.pause()
-        return self.text
-
-
-@contextlib.asynccontextmanager
-async def showing(
-    size: tuple[int, int] = (80, 24),
-    desk: Desk | None = None,
-    now: int = 30 * SECOND,
-    path: Path | None = None,
-    theme: str = "",
-) -> AsyncIterator[Screen]:
-    source, clock = Readings(), Clock(now)
-    source.book = BOOK
-    app = Top(desk or Desk(model_after(30)[0]), source, 4.0, theme, None, path, clock)
-    async with app.run_test(size=size) as pilot:
-        await pilot.pause()
-        yield Screen(pilot, app, source, clock)
-    assert not source.running
 
 
 def golden(name: str, text: str) -> None:
@@ -170,7 +74,7 @@ async def test_screenshots_of_the_documentation_are_those_of_today(name: str, vi
         screen.desk.show(view)
         screen.app.tick()
         screen.app.draw()
-        await screen.pilot.pause()
+        await screen.settle()
         drawing = screen.app.export_screenshot(title="tvops top")
     file = ROOT / "docs" / f"top-{name}.svg"
     if os.environ.get("UPDATE_SCREENS"):
@@ -218,12 +122,11 @@ async def test_the_cursor_moves_with_vim_keys_arrows_and_the_mouse() -> None:
         assert screen.desk.choice.cursor == 0
         await screen.press("ctrl+d")
         assert screen.desk.choice.cursor == 12
-        await screen.pilot.click(offset=(5, 6))
+        await screen.click(5, 6)
         assert screen.desk.choice.cursor == 2
-        await screen.pilot.click(offset=(4, 1))
+        await screen.click(4, 1)
         assert screen.desk.view.name == "overview"
-        await screen.pilot.click(offset=(2, 23))
-        await screen.pilot.pause()
+        await screen.click(2, 23)
         assert screen.app.focused is not screen.app.panel  # the filter is open
 
 
@@ -231,8 +134,7 @@ async def test_a_click_on_a_title_sorts() -> None:
     async with showing() as screen:
         await screen.press("4")
         place = screen.lines[3].index("messages")
-        await screen.pilot.click(offset=(place, 3))
-        await screen.pilot.pause()
+        await screen.click(place, 3)
         assert screen.desk.choice.sort == "messages"
         assert screen.lines[4].split()[5:7] == ["40", "000"]
 
@@ -261,13 +163,13 @@ async def test_keys_in_a_burst_are_typed_into_the_filter() -> None:
         for key in ("slash", "q", "r", "x", "backspace"):
             character = {"slash": "/", "backspace": "\x7f"}.get(key, key)
             screen.app.post_message(Key(key, character))
-        await screen.pilot.pause()
+        await screen.settle()
         assert screen.desk.choice.pattern == "qr"
         assert screen.app.focused is not screen.app.panel
         await screen.press("escape", "7", "8")
         for key in ("slash", "b", "enter", "7"):
             screen.app.post_message(Key(key, {"slash": "/", "enter": "\r"}.get(key, key)))
-        await screen.pilot.pause()
+        await screen.settle()
         assert screen.app.focused is screen.app.panel
         assert screen.desk.view.name == "redis"
 
@@ -597,10 +499,9 @@ async def test_help_and_palette_open_and_close() -> None:
         await screen.press("x")
         assert len(screen.app.screen_stack) == 1
         await screen.press("ctrl+p", *"show book")
-        await screen.pilot.pause(0.3)
+        await screen.until(lambda: screen.app.screen.query_one(CommandList).option_count == 1)
         await screen.press("enter")
-        await screen.pilot.pause(0.3)
-        assert screen.desk.view.name == "book"
+        await screen.until(lambda: screen.desk.view.name == "book")
 
 
 @pytest.mark.parametrize("theme", ["textual-light", "nord", "ansi-dark", "ansi-light"])
@@ -608,7 +509,7 @@ async def test_themes_change_colours_and_not_words(theme: str) -> None:
     async with showing() as screen:
         before, words = screen.app.role_styles, screen.lines
         screen.app.theme = theme
-        await screen.pilot.pause()
+        await screen.settle()
         assert screen.app.role_styles != before
         assert screen.lines == words
         if theme.startswith("ansi"):
@@ -627,8 +528,7 @@ async def test_any_size_is_filled_and_not_overrun(size: tuple[int, int]) -> None
             screen.app.draw()
             assert len(screen.lines) == size[1]
             assert size[0] < 60 or max(map(len, screen.lines)) <= size[0]
-        await screen.pilot.resize_terminal(100, 30)
-        await screen.pilot.pause()
+        await screen.resize(100, 30)
         assert len(screen.lines) == 30
 
 
@@ -670,9 +570,7 @@ async def test_a_recording_plays_stops_scrubs_and_changes_its_speed(tmp_path: Pa
     replay = Replay(Recording(tmp_path / "a.top"))
     clock = Clock(0)
     app = Top(Desk(Model(()), replay=replay), None, 4.0, clock=clock)
-    async with app.run_test(size=(100, 30)) as pilot:
-        await pilot.pause()
-        screen = Screen(pilot, app, Readings(), clock)
+    async with running(app, (100, 30), clock=clock) as screen:
         app.tick()
         clock.now = 20 * SECOND
         app.tick()
@@ -737,115 +635,26 @@ GARBAGE = {
 }
 
 
-async def test_endpoints_of_any_kind_leave_the_others_and_the_screen_usable() -> None:
+async def test_endpoints_of_any_kind_leave_the_others_and_the_screen_usable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sampler, "PATIENCE", 0.3)
     async with contextlib.AsyncExitStack() as around:
         urls = [around.enter_context(endpoint(*kind)) for kind in GARBAGE.values()]
         urls.append(f"http://127.0.0.1:{free_port()}")  # nobody listens
         stacks = tuple(Watched(f"s{number}", (url,)) for number, url in enumerate(urls))
-        sampler = Sampler(urls, "", 20.0)
-        app = Top(Desk(Model(stacks)), sampler, 20.0)
-        async with app.run_test(size=(140, 30)) as pilot:
-            for _ in range(100):
-                await pilot.pause(0.1)
-                if all(source.error for source in app.desk.model.sources.values()):
-                    break
-            assert all(source.error for source in app.desk.model.sources.values())
+        app = Top(Desk(Model(stacks)), sampler.Sampler(urls, "", 20.0), 20.0)
+        async with running(app, (140, 30)) as screen:
+            await screen.until(lambda: all(source.error for source in app.desk.model.sources.values()))
             for number in range(len(urls)):
                 app.desk.show_stack(number)
-                await pilot.press("2", "j", "1")
-                assert "lost: " in plain(app.last_lines[0])
-            await pilot.press("6")
-            for _ in range(100):  # the screen takes it in with its next tick
-                if "no gateway among" in "\n".join(plain(line) for line in app.last_lines):
-                    break
-                await pilot.pause(0.1)
-            assert "no gateway among the ports" in "\n".join(plain(line) for line in app.last_lines)
+                await screen.press("2", "j", "1")
+                assert "lost: " in screen.lines[0]
+            await screen.press("6")
+            await screen.until(lambda: "no gateway among the ports" in screen.text)
 
 
-class Terminal:
-    """A real terminal of its own tmux server."""
-
-    def __init__(self, folder: Path, width: int = 80, height: int = 24) -> None:
-        self.socket, self.size = str(folder / "tmux"), (str(width), str(height))
-        self.folder = folder
-
-    def tmux(self, *arguments: str) -> str:
-        command = ["tmux", "-S", self.socket, "-f", "/dev/null", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
-
-    def start(self, *arguments: str) -> None:
-        # The shell stays, so that what is left on the ordinary screen can be looked at.
-        command = f"'{sys.executable}' -m tvops top {' '.join(arguments)}; echo exit code $?; sleep 600"
-        environment = ["-e", f"XDG_CONFIG_HOME={self.folder / 'config'}", "-e", "TERM=screen-256color"]
-        width, height = self.size
-        self.tmux("new-session", "-d", "-s", "top", "-x", width, "-y", height, *environment, command)
-
-    def screen(self) -> str:
-        return self.tmux("capture-pane", "-p", "-t", "top")
-
-    def keys(self, *keys: str) -> None:
-        self.tmux("send-keys", "-t", "top", *keys)
-
-    def wait(self, pattern: str, seconds: float = 30) -> str:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            text = self.screen()
-            if re.search(pattern, text):
-                return text
-            time.sleep(0.1)
-        raise AssertionError(f"no {pattern!r} on:\n{self.screen()}")
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.tmux("kill-server")
-
-
-@pytest.mark.timeout(300)  # two starts of a stack
-@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
-def test_a_live_stack_in_a_real_terminal(tmp_path: Path) -> None:
-    with Stack(tmp_path / "data").start() as stack, Terminal(tmp_path) as terminal:
-        recording = tmp_path / "live.top"
-        terminal.start(f"{stack.gateway},{stack.market}", "--record", str(recording))
-        terminal.wait(r"● engine +● market")
-        for _ in range(30):
-            assert stack.order().status_code < 300
-        terminal.wait(r"order_execution_latency +(● ok|▲ WARN|■ BREACH)")
-        terminal.keys("2")
-        terminal.wait(r"gateway_to_reply +engine .* 30")
-        terminal.keys("6")
-        terminal.wait(r"BTC-USDT.*spread")
-        terminal.keys("8", "/")
-        terminal.wait("regular expression")
-        terminal.keys("connection lost|restarted", "Enter")  # a busy machine tells of many pauses
-        terminal.wait(r"o sort.*filter connection lost")
-        stack.kill_all()
-        terminal.wait(r"✕ engine lost")
-        stack.start()
-        text = terminal.wait(r"● engine +● market")
-        terminal.wait(r"engine has restarted")
-        assert "connection lost" in text
-        terminal.keys("q")
-        text = terminal.wait(r"exit code 0")
-        assert "engine has restarted" in text  # the last screen stays
-    replayed = subprocess.run(
-        [sys.executable, "-m", "tvops", "top", "--replay", str(recording), "--once"],
-        capture_output=True, text=True, timeout=60, check=False,
-        env={**os.environ, "COLUMNS": "100", "LINES": "30"},
-    )  # fmt: skip
-    assert replayed.returncode == 0, replayed.stderr
-    assert "order_execution_latency" in replayed.stdout
-
-
-def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tvops", "top", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
-    )
-
-
-def test_mistakes_are_one_line_and_exit_with_2(tmp_path: Path) -> None:
+def test_mistakes_are_one_line_and_exit_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nothing = f"http://127.0.0.1:{free_port()}"
     for arguments, told in (
         ((), "top needs a terminal"),
@@ -856,15 +665,15 @@ def test_mistakes_are_one_line_and_exit_with_2(tmp_path: Path) -> None:
         (("--replay", __file__, nothing), "plays a file"),
         (("--baseline", __file__, "--once"), "is no recording"),
     ):
-        found = call(*arguments)
-        assert (found.returncode, found.stdout) == (2, ""), found.stderr
-        assert told in found.stderr
-        assert found.stderr.count("\n") == 1
-    found = call("--once", nothing)
-    assert found.returncode == 1
-    assert "lost: " in found.stdout
-    found = call("--csv", nothing)
-    assert (found.returncode, found.stdout.count("\n")) == (1, 1)
+        assert cli.run(["top", *arguments]) == 2
+        out, err = capsys.readouterr()
+        assert not out
+        assert told in err
+        assert err.count("\n") == 1
+    assert cli.run(["top", "--once", nothing]) == 1
+    assert "lost: " in capsys.readouterr().out
+    assert cli.run(["top", "--csv", nothing]) == 1
+    assert capsys.readouterr().out.count("\n") == 1
 
 
 async def test_what_a_server_does_not_tell_is_not_shown() -> None:

@@ -6,7 +6,7 @@ import pytest
 from textual.command import CommandList
 from textual.events import Key
 
-from tests.test_top_app import Screen, showing
+from tests.top_screen import Screen, showing
 from tvops.top.help import Help
 from tvops.top.palette import Palette
 
@@ -15,16 +15,16 @@ async def burst(screen: Screen, *keys: str) -> None:
     """Send keys as a terminal does: none waits for what the one before it does."""
     for key in keys:
         screen.app.post_message(Key(key, key if len(key) == 1 else None))
-    for _ in range(5):
-        await screen.pilot.pause()
+    for _ in range(5):  # the palette has timers too
+        await screen.pilot.pause(0.02)
+    await screen.settle()
 
 
 async def open_palette(screen: Screen) -> CommandList:
     """Open the palette, and wait for what it offers."""
     await screen.press("colon")
     commands = screen.app.screen.query_one(CommandList)
-    while not commands.option_count:
-        await screen.pilot.pause(0.01)
+    await screen.until(lambda: commands.option_count > 0)
     return commands
 
 
@@ -49,8 +49,7 @@ async def test_a_command_chosen_twice_at_once_is_done_once() -> None:
     async with showing() as screen:
         commands = await open_palette(screen)
         await burst(screen, *"Pause")
-        while commands.option_count != 1:
-            await screen.pilot.pause(0.01)
+        await screen.until(lambda: commands.option_count == 1)
         await burst(screen, "enter", "enter", "enter")
         assert len(screen.app.screen_stack) == 1
         assert screen.desk.paused
@@ -77,10 +76,10 @@ async def test_a_palette_opened_used_and_closed_at_once_leaves_the_program_alive
 async def test_keys_of_a_palette_too_small_to_show_a_line_do_nothing() -> None:
     async with showing() as screen:
         await open_palette(screen)
-        await screen.pilot.resize_terminal(1, 1)
+        await screen.resize(1, 1)
         await burst(screen, "pagedown", "pageup", "down", "up", "ctrl+end", "ctrl+home", "pagedown")
         assert isinstance(screen.app.screen, Palette)
-        await screen.pilot.resize_terminal(80, 24)
+        await screen.resize(80, 24)
         await burst(screen, "escape")
         assert len(screen.app.screen_stack) == 1
 
@@ -88,7 +87,7 @@ async def test_keys_of_a_palette_too_small_to_show_a_line_do_nothing() -> None:
 async def test_the_palette_of_themes_outlives_a_burst() -> None:
     async with showing() as screen:
         screen.app.search_themes()
-        await screen.pilot.pause()
+        await screen.settle()
         assert isinstance(screen.app.screen, Palette)
         await burst(screen, "down", "enter", "enter", "escape", "escape")
         assert len(screen.app.screen_stack) == 1

@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.stack import Stack
 from tests.top_documents import BEGIN, GATEWAY, STACK, Engine, metric
 from tvops import cli
 from tvops.slo import Port, lines, rows_of
@@ -73,19 +72,11 @@ def test_options_that_are_heeded_are_taken(words: str, capsys: pytest.CaptureFix
     assert capsys.readouterr().out
 
 
-def test_the_book_is_asked_for_once_and_is_not_in_a_recording(
+def test_a_book_that_cannot_be_shown_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     words = ["top", "--once", "--view", "book", "--seconds", "0.1"]
-    with Stack(tmp_path / "data").start() as stack:
-        assert stack.order().status_code < 300
-        assert cli.run([*words, "--gateway", stack.gateway, "--market", stack.market]) == 0
-        shown = capsys.readouterr().out
-        assert "price       quantity  orders" in shown
-        assert stack.client.get("/v1/symbols").json()["symbols"][0]["symbol"] in shown
-        assert cli.run([*words, "--market", stack.market]) == 0
-        assert "no gateway among the ports" in capsys.readouterr().out
     assert cli.run([*words, *FREE_TO_ASK]) == 1
     assert "no gateway among the ports" in capsys.readouterr().out
     writer = Writer(tmp_path / "recording", (STACK,))

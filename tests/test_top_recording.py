@@ -12,8 +12,8 @@ import pytest
 import zstandard
 
 from tests.full_disk import room_for
-from tests.test_top_app import Readings
 from tests.top_documents import BEGIN, GATEWAY, SECOND, STACK, Engine
+from tests.top_screen import Readings
 from tvops import cli
 from tvops.errors import TvopsError, UsageError
 from tvops.telemetry_client import Reading

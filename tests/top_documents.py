@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,9 +43,9 @@ class Samples:
     def __init__(self) -> None:
         self.counts, self.recent, self.maximum = empty(), list[int](), 0
 
-    def add(self, more: list[int]) -> None:
-        self.counts += counts_of(more)
-        self.recent = (self.recent + more)[-9000:]
+    def add(self, more: tuple[int, ...], counts: Counts) -> None:
+        self.counts += counts
+        self.recent = [*self.recent, *more][-9000:]
         self.maximum = max([self.maximum, *more])
 
     def packed(self) -> Histogram:
@@ -66,6 +67,13 @@ def metric(
 def latencies(seed: int, count: int, middle: float, spread: float = 0.45) -> list[int]:
     """Give ``count`` latencies around ``middle`` ns, always the same for the same seed."""
     return [int(value) for value in np.random.default_rng(seed).lognormal(np.log(middle), spread, count)]
+
+
+@functools.cache
+def counted(seed: int, count: int, middle: float, spread: float = 0.45) -> tuple[tuple[int, ...], Counts]:
+    """Give `latencies` and their counts; most tests begin with the same seconds, so those are kept."""
+    samples = latencies(seed, count, middle, spread)
+    return tuple(samples), counts_of(samples)
 
 
 def knobs_at(time: int) -> tuple[Knob, ...]:
@@ -127,7 +135,7 @@ class Engine:
         }
         self._second = 0
 
-    def document(self, time: int, stall: bool = False) -> Telemetry:
+    def document(self, time: int) -> Telemetry:
         self._second += 1
         middles = {
             "gateway_to_durable": 1.9e6,
@@ -139,9 +147,7 @@ class Engine:
         }
         for index, (name, middle) in enumerate(middles.items()):
             count = self.per_second // 50 if name == "state_sync" else self.per_second
-            self._samples[name].add(latencies(1000 * index + self._second, count, middle))
-        if stall:
-            self._samples["loop_lag"].add([5_200_000])
+            self._samples[name].add(*counted(1000 * index + self._second, count, middle))
         reply = self._samples["gateway_to_reply"].recent[-10 * self.per_second :]
         p50, p99, p999 = (float(np.percentile(reply, percent)) / 1e6 for percent in (50, 99, 99.9))
         orders = self._second * self.per_second
@@ -323,7 +329,7 @@ class Market:
 
     def document(self, time: int) -> Telemetry:
         self._second += 1
-        self._samples.add(latencies(self._second, 900, 0.9e6, 0.6))
+        self._samples.add(*counted(self._second, 900, 0.9e6, 0.6))
         recent = self._samples.recent
         p50, p99, p999 = (round(float(np.percentile(recent, percent)) / 1e6, 3) for percent in (50, 99, 99.9))
         rate = 9_600.0 + 300 * (self._second % 5)
@@ -387,11 +393,20 @@ class Market:
         )
 
 
-def model_after(seconds: int = 30, stacks: tuple[Stack, ...] = (STACK,)) -> tuple[Model, int]:
-    """Give a model that has watched for so long, and the monotonic time that it is then."""
-    model, engine, market = Model(stacks), Engine(), Market()
+@functools.cache
+def readings_of(seconds: int) -> tuple[Reading, ...]:
+    """Give what both ports tell in so many seconds, once in each; what does not change is kept."""
+    engine, market, readings = Engine(), Market(), list[Reading]()
     for second in range(1, seconds + 1):
         for url, process in ((GATEWAY, engine), (MARKET, market)):
             document = process.document(BEGIN + second * SECOND)
-            model.take(Reading(url, document, "", second * SECOND, True))
+            readings.append(Reading(url, document, "", second * SECOND, True))
+    return tuple(readings)
+
+
+def model_after(seconds: int = 30, stacks: tuple[Stack, ...] = (STACK,)) -> tuple[Model, int]:
+    """Give a model that has watched for so long, and the monotonic time that it is then."""
+    model = Model(stacks)
+    for reading in readings_of(seconds):
+        model.take(reading)
     return model, seconds * SECOND
