@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.test_exposition import telemetry
+from tvops.deploy.__main__ import main
 from tvops.deploy.files import render_files
 from tvops.engine.telemetry import exposition
 from tvops.engine.telemetry.targets import load_targets
@@ -103,15 +104,19 @@ def test_more_of_some_is_better() -> None:
     assert " > " in rules["TvCpuBreach"]
 
 
-def test_an_operators_own_targets(tmp_path: Path) -> None:
+def test_an_operators_own_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = tmp_path / "targets.yaml"
     own.write_text("tv_order_execution_latency: {limit: 31}\ntv_cpu: false\n")
-    command = [sys.executable, "-m", "tvops.deploy", str(tmp_path / "out"), str(own)]
-    subprocess.run(command, check=True, capture_output=True)
+    arguments = [str(tmp_path / "out"), str(own)]
+    assert main(arguments) == 0
     text = (tmp_path / "out" / "prometheus" / "tvops.rules.yaml").read_text()
     assert "limit 31" in text
     assert "tv_cpu" not in text
     own.write_text("tv_cpu: {limit: many}\n")
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "targets.yaml:1" in done.stderr
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"tvops.deploy: {own}:1: ")
+
+
+def test_it_is_run_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "tvops.deploy"], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "usage: python -m tvops.deploy DIR [TARGETS]\n")
