@@ -45,7 +45,7 @@ try:
 finally:
     other = threading.Thread(target=lambda: __import__("imaplib"), daemon=True)
     other.start()
-    other.join(5)
+    other.join(30)
     print("hangs" if other.is_alive() else "goes on")
 """
 
@@ -53,7 +53,7 @@ finally:
 @pytest.mark.parametrize("n", [1, 150])
 def test_no_import_is_interrupted_while_it_holds_the_import_lock(n: int) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", WITHIN_IMPORTLIB, str(n), "settings"], capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", WITHIN_IMPORTLIB, str(n), "settings"], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, "ignored" in done.stderr) == (130, False), done.stderr
     assert done.stdout.endswith("goes on\n")
@@ -70,15 +70,16 @@ sys.path.insert(0, sys.argv[1])
 def press():
     while "hangs_for_ever" not in sys.modules:
         time.sleep(0.01)
-    for _ in range(100):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.06)
+    os.kill(os.getpid(), signal.SIGINT)
+    while not ctrl_c._deferred:
+        time.sleep(0.01)
+    time.sleep(2 * ctrl_c.PATIENCE)
+    os.kill(os.getpid(), signal.SIGINT)
 
 threading.Thread(target=press, daemon=True).start()
 try:
     import hangs_for_ever
 except KeyboardInterrupt:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     print("interrupted")
 """
 
@@ -86,7 +87,7 @@ except KeyboardInterrupt:
 def test_an_import_that_hangs_can_be_interrupted(tmp_path: Path) -> None:
     (tmp_path / "hangs_for_ever.py").write_text("import threading\nthreading.Event().wait()\n")
     command = [sys.executable, "-c", HANGING, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
@@ -109,7 +110,7 @@ def test_a_start_can_be_interrupted_at_any_moment(tmp_path: Path) -> None:
         ports = ["--gateway-port", str(free_port()), "--market-port", str(free_port())]
         serve = ["serve", "--data-dir", str(tmp_path / "data"), *ports]
         commands = [["settings"], ["slo", "--gateway", url, "--market", url], serve]
-        runs = [(commands[n % 3], n * 0.02) for n in range(12)]  # `settings` is through after some 0.2 s
+        runs = [(commands[n % 3], n * 0.025) for n in range(9)]  # `settings` is through after some 0.2 s
         ended = pool.map(interrupted, *zip(*runs, strict=True))
         for run, (code, told) in zip(runs, ended, strict=True):
             assert code in ENDS, (run, told)
