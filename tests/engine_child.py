@@ -23,6 +23,7 @@ from tvops.settings import Settings
 
 ACCOUNT = 100
 CLIENTS = 16
+TABLE = load_instruments()
 
 
 class Load(msgspec.Struct):
@@ -38,7 +39,7 @@ def order(number: int) -> NDArray[Any]:
     row = np.zeros(1, COMMAND)
     row["kind"], row["order_type"], row["time_in_force"] = Kind.NEW, OrderType.LIMIT, TimeInForce.GTC
     row["account"], row["instrument"], row["quantity"] = ACCOUNT + number % 2, 0, 1 + number % 3
-    row["side"], row["price"] = 1 + number % 2, load_instruments()[0].sim_price + number % 5
+    row["side"], row["price"] = 1 + number % 2, TABLE[0].sim_price + number % 5
     row["client_id"] = f"order-{number}"
     row["key_high"], row["key_low"] = client_key(int(row["account"][0]), f"order-{number}")
     return row
@@ -54,7 +55,7 @@ async def place(engine: EngineService, number: int) -> int:
 async def main() -> None:
     load = msgspec.json.decode(sys.stdin.readline(), type=Load)
     bus = await Bus.connect(load.settings, load.urls)
-    engine = EngineService(load.settings, bus, load_instruments())
+    engine = EngineService(load.settings, bus, TABLE)
     await engine.start()
     os.write(1, b"ready\n")
     number = load.first

@@ -78,7 +78,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Valk
 @pytest.fixture
 async def stage(servers: dict[str, ValkeyServer]) -> AsyncIterator[Stage]:
     settings = Settings(
-        state_sync_ms=20, batch_interval_ms=5, redis_socket_timeout=1.0, snapshot_commands=1_000_000
+        state_sync_ms=20, batch_interval_ms=5, redis_socket_timeout=20.0, snapshot_commands=1_000_000
     )
     bus = await Bus.connect(settings, {role: server.url for role, server in servers.items()})
     for client in (bus.ledger, bus.market, bus.results):
@@ -459,7 +459,7 @@ async def test_killed_ledger_server_loses_nothing(stage: Stage) -> None:
 
 async def test_killed_engine_loses_nothing(stage: Stage, tmp_path: Path) -> None:
     """The engine process dies at random moments under load; what it acknowledged is there, once."""
-    settings = msgspec.structs.replace(stage.settings, snapshot_commands=100, redis_socket_timeout=20.0)
+    settings = msgspec.structs.replace(stage.settings, snapshot_commands=100)
     urls = {role: server.url for role, server in stage.servers.items()}
     rng = random.Random(11)
     acknowledged: dict[int, int] = {}
@@ -482,7 +482,7 @@ async def test_killed_engine_loses_nothing(stage: Stage, tmp_path: Path) -> None
             if line.endswith(b"\n"):
                 number, order_id = line.split()
                 acknowledged[int(number)] = int(order_id)
-        child.wait(10)
+        child.wait()
         child.stdin.close()
         child.stdout.close()
         log.close()

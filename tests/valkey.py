@@ -44,7 +44,8 @@ class ValkeyServer:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         with BlockingRedis(unix_socket_path=self.socket) as client:
-            for _ in range(500):
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
                 try:
                     client.ping()
                     return
@@ -77,7 +78,7 @@ class ValkeyServer:
     def _signal(self, number: int) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None
 
     def __enter__(self) -> ValkeyServer:
