@@ -93,6 +93,12 @@ class Valkey:
             client.flushall()
 
 
+@pytest.fixture
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out fsync, for tests where no power cut comes: on a busy disk hundreds of them take long."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 @pytest.fixture(scope="session")
 def short_folder() -> Iterator[Path]:
     """Give a folder whose path leaves room for unix sockets."""

@@ -22,6 +22,7 @@ from tvops.tuning.plan import exit_code
 from tvops.tuning.records import PlannedFile
 from tvops.tuning.rollback import roll_back
 
+pytestmark = pytest.mark.usefixtures("unsynced")
 WISHES = {"net.core.rmem_max": ">=16mb", "vm.swappiness": "10", "vm.thp": "never"}
 RMEM, SWAPPINESS = "/proc/sys/net/core/rmem_max", "/proc/sys/vm/swappiness"
 HUGEPAGES, THP = "/proc/sys/vm/nr_hugepages", "/sys/kernel/mm/transparent_hugepage/enabled"
@@ -374,7 +375,7 @@ def hosts(draw: st.DrawFn) -> tuple[dict[str, str], dict[str, object], dict[str,
     return files, wishes, moods
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(host=hosts(), clamp=st.integers(0, 10**6))
 def test_on_any_host_a_plan_is_idempotent_and_its_rollback_exact(
     tmp_path_factory: pytest.TempPathFactory,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +16,7 @@ from tvops.tuning.records import Run
 from tvops.tuning.recovery import Recovered, recover, unfinishable
 from tvops.tuning.rollback import roll_back
 
-
-@pytest.fixture(autouse=True)
-def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No power cut comes here; hundreds of fsyncs take long."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+pytestmark = pytest.mark.usefixtures("unsynced")
 
 
 def crashed(scenario: str, folder: Path) -> Iterator[Tree]:

@@ -46,6 +46,8 @@ from tvops.tuning.model import Driver, ExitCode, Facts, Kind, NotWrittenError, P
 from tvops.tuning.plan import Limits, make_plan
 from tvops.tuning.recovery import recover
 
+pytestmark = pytest.mark.usefixtures("unsynced")
+
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Host:

@@ -141,7 +141,7 @@ def test_a_file_that_is_no_value_is_absent_with_the_reason(tmp_path: Path, conte
     mode=st.sampled_from([0o644, 0o600]),
     data=st.data(),
 )
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_a_write_to_a_tree_and_its_restore_leave_the_very_bytes(
     tmp_path: Path, kind: Any, before: bytes, mode: int, data: st.DataObject
 ) -> None:

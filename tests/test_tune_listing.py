@@ -63,8 +63,11 @@ def plain_lines(shown: str) -> list[str]:
     return [line.rstrip() for line in re.sub(r"\x1b\[[\d;]*m", "", shown).splitlines()]
 
 
-def test_a_narrow_terminal_gets_two_lines_a_knob(command: list[str], tmp_path: Path) -> None:
-    shown = on_terminal(command, tmp_path, 80)
+def test_a_narrow_terminal_gets_two_lines_a_knob_and_no_colour_against_the_wish(
+    command: list[str], tmp_path: Path
+) -> None:
+    shown = on_terminal(command, tmp_path, 80, NO_COLOR="1")
+    assert "\x1b[33m" not in shown
     lines = plain_lines(shown)
     assert all(len(line) <= 80 for line in lines)
     at = lines.index("net.ipv4.tcp_slow_start_after_idle  1 → 0")
@@ -72,16 +75,16 @@ def test_a_narrow_terminal_gets_two_lines_a_knob(command: list[str], tmp_path: P
     assert lines[at + 2].startswith("    ")
 
 
-def test_a_wide_terminal_gets_a_table(command: list[str], tmp_path: Path) -> None:
-    lines = plain_lines(on_terminal(command, tmp_path, 170))
+def test_a_wide_terminal_gets_a_table_in_colour(command: list[str], tmp_path: Path) -> None:
+    shown = on_terminal(command, tmp_path, 170)
+    assert "\x1b[33mpending" in shown
+    lines = plain_lines(shown)
     assert lines[0].split() == ["knob", "current", "→", "wanted", "state", "risk", "scope", "why"]
     [row] = [line for line in lines if line.startswith("net.ipv4.tcp_slow_start_after_idle")]
     assert row.split()[1:7] == ["1", "→", "0", "pending", "safe", "netns"]
 
 
-def test_colour_on_a_terminal_only_and_not_against_the_wish(command: list[str], tmp_path: Path) -> None:
-    assert "\x1b[33mpending" in on_terminal(command, tmp_path, 140)
-    assert "\x1b[33m" not in on_terminal(command, tmp_path, 140, NO_COLOR="1")
+def test_a_pipe_gets_no_colour(command: list[str], tmp_path: Path) -> None:
     piped = subprocess.run(command, capture_output=True, text=True, env=environment(tmp_path), timeout=60)
     assert "\x1b" not in piped.stdout
     assert "how far TCP receive autotuning may go" in piped.stdout, "nothing is folded in a pipe"

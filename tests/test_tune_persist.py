@@ -34,6 +34,7 @@ from tvops.tuning.profiles import resolve_profile
 from tvops.tuning.rendering import kernel_files, units
 from tvops.tuning.rendering.settings import MARK
 
+pytestmark = pytest.mark.usefixtures("unsynced")
 RENDERED = resource("kernel-tuning") / "rendered"
 PROFILE = Profile(name="test", description="", settings={}, wishes=(), facts=read_facts(Host()))
 ONE = {"/etc/sysctl.d/90-tvops.conf": f"{MARK} of one\nvm.swappiness = 10\n"}
@@ -185,7 +186,7 @@ PATHS = [*TWO, "/etc/tvops/redis-ledger.conf", "/etc/udev/rules.d/90-tvops.rules
 FILES = st.dictionaries(st.sampled_from(PATHS), CONTENT.map(lambda text: f"{MARK} new\n{text}"), min_size=1)
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(st.dictionaries(st.sampled_from(PATHS), st.tuples(CONTENT, st.sampled_from([0o644, 0o600, 0o444]))),
        st.lists(FILES, min_size=1, max_size=3))  # fmt: skip
 def test_any_series_of_profiles_leaves_what_was_there(

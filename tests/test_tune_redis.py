@@ -41,6 +41,7 @@ from tvops.tuning.plan import Limits, make_plan
 from tvops.tuning.profiles import resolve_profile
 from tvops.tuning.rollback import roll_back
 
+pytestmark = pytest.mark.usefixtures("unsynced")
 FACTS = Facts(kernel=(6, 1, 0), release="6.1.0", memory_bytes=8 << 30, cpus=(0, 1))
 MB = 1 << 20
 
@@ -118,12 +119,6 @@ class Server:
     def config(self) -> dict[str, str]:
         with self.client() as client:
             return client.config_get("*")  # type: ignore[return-value]
-
-
-@pytest.fixture(autouse=True)
-def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No power cut comes here; on a busy disk hundreds of fsyncs take long."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 Start = Callable[..., Server]

@@ -99,7 +99,7 @@ class Tree:
 
 def run(script: str) -> tuple[int, str, str]:
     shell = shutil.which("dash") or "/bin/sh"
-    done = subprocess.run([shell], input=script, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([shell], input=script, capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout, done.stderr
 
 

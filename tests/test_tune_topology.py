@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.machines import make_machine, write
@@ -171,6 +171,7 @@ def topologies(draw: st.DrawFn) -> Topology:
 POLICIES = st.integers(1, 40) | st.sampled_from(["auto", "all"])
 
 
+@settings(max_examples=50)
 @given(topologies(), st.dictionaries(st.sampled_from(ROLES), POLICIES))
 def test_any_machine_and_any_wish_has_all_roles(topology: Topology, wanted: dict[str, int | str]) -> None:
     roles = resolve_roles(topology, wanted)
@@ -183,6 +184,7 @@ def test_any_machine_and_any_wish_has_all_roles(topology: Topology, wanted: dict
     assert roles == resolve_roles(topology, wanted)  # the same every time
 
 
+@settings(max_examples=50)
 @given(topologies(), st.dictionaries(st.sampled_from(ROLES), st.integers(1, 40) | st.just("auto")))
 def test_roles_are_apart_where_there_are_cores_enough(topology: Topology, wanted: dict[str, int | str]) -> None:
     roles = resolve_roles(topology, wanted)
