@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -15,10 +16,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.test_tune_command import make_root, profile, snapshot
+from tests.test_tune_command import KNOBS, make_root, profile, snapshot
 
 PLAYBOOKS = Path(__file__).parent.parent / "playbooks"
 BIN = Path(sys.executable).parent
+
+pytestmark = pytest.mark.timeout(180)
 
 
 class Fleet:
@@ -38,18 +41,19 @@ class Fleet:
             "ANSIBLE_PIPELINING": "1", "LC_ALL": "C.UTF-8",
         }  # fmt: skip
 
-    def play(self, playbook: str, *options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    def play(self, *words: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+        """Play some playbooks one after the other, by one start; the first that fails ends it."""
         given = self.folder / "variables.json"
         given.write_text(json.dumps(self.variables | variables))
         return subprocess.run(
-            [BIN / "ansible-playbook", "-i", "localhost,", PLAYBOOKS / playbook, "-e", f"@{given}", *options],
-            env=self.environment, capture_output=True, text=True, timeout=110,
+            [BIN / "ansible-playbook", "-i", "localhost,", "-e", f"@{given}", *words],
+            cwd=PLAYBOOKS, env=self.environment, capture_output=True, text=True, timeout=170,
         )  # fmt: skip
 
 
 def recap(played: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    """Read the last line of a play: how many tasks were ok, changed, failed."""
-    line = next(line for line in played.stdout.splitlines() if line.startswith("localhost ") and "ok=" in line)
+    """Read the last line of all plays: how many tasks were ok, changed, failed."""
+    *_, line = (line for line in played.stdout.splitlines() if line.startswith("localhost ") and "ok=" in line)
     return {key: int(value) for key, value in (word.split("=") for word in line.split()[2:])}
 
 
@@ -58,44 +62,55 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     return Fleet(tmp_path, make_root(tmp_path, monkeypatch))
 
 
-def test_tune_verify_drift_and_roll_back(fleet: Fleet, tmp_path: Path) -> None:
-    mine, root, before = profile(tmp_path), fleet.root, snapshot(fleet.root)
-    played = fleet.play("tune.yml", "--check", "--diff", tvops_profile=mine)
-    assert played.returncode == 0, played.stdout
+def test_a_check_changes_nothing_and_what_has_drifted_fails(fleet: Fleet, tmp_path: Path) -> None:
+    mine, before = profile(tmp_path), snapshot(fleet.root)
+    played = fleet.play("tune.yml", "verify.yml", "--check", "--diff", tvops_profile=mine)
     assert recap(played)["changed"] == 1
     assert "-vm.swappiness = 60" in played.stdout
     assert "+vm.swappiness = 10" in played.stdout
-    assert snapshot(root) == before
+    assert snapshot(fleet.root) == before
+    assert played.returncode == 2
+    assert re.search(r"has drifted: .*vm\.swappiness", played.stdout)
 
-    played = fleet.play("tune.yml", "--diff", tvops_profile=mine, tvops_persist=True)
+
+def test_tune_verify_and_roll_back(fleet: Fleet, tmp_path: Path) -> None:
+    mine = profile(tmp_path, {**KNOBS, "boot.skew_tick": 1})
+    played = fleet.play("tune.yml", "verify.yml", "rollback.yml", "--diff", tvops_profile=mine, tvops_persist=True)
     assert played.returncode == 0, played.stdout
-    assert recap(played)["changed"] == 2
+    assert recap(played)["changed"] == 3, "tuned, made to last, rolled back"
     assert "-vm.swappiness = 60" in played.stdout
-    assert (root / "etc/sysctl.d/90-tvops.conf").exists()
-    played = fleet.play("tune.yml", tvops_profile=mine, tvops_persist=True)
-    assert recap(played)["changed"] == 0, "a second time changes nothing"
-    assert fleet.play("verify.yml", tvops_profile=mine).returncode == 0
-
-    (root / "proc/sys/vm/swappiness").write_text("30\n")
-    played = fleet.play("verify.yml", tvops_profile=mine)
-    assert played.returncode == 2
-    assert "has drifted: vm.swappiness" in played.stdout
-    (root / "proc/sys/vm/swappiness").write_text("10\n")
-
-    assert recap(fleet.play("rollback.yml", "--check"))["changed"] == 1
-    assert recap(fleet.play("rollback.yml"))["changed"] == 1
-    assert (root / "proc/sys/vm/swappiness").read_text() == "60\n"
-
-
-def test_exit_codes_of_tvops_become_failures_with_their_reason(fleet: Fleet, tmp_path: Path) -> None:
-    required = profile(tmp_path, {"net.core.wmem_max": {"value": 1, "required": True}})
-    played = fleet.play("tune.yml", tvops_profile=required)
-    assert played.returncode == 2
-    assert "net.core.wmem_max: not on this host" in played.stdout
-    best_effort = profile(tmp_path, {"net.core.wmem_max": 1, "boot.skew_tick": 1})
-    played = fleet.play("tune.yml", tvops_profile=best_effort)
-    assert played.returncode == 0, played.stdout
     assert "a reboot or a restart is pending: boot.skew_tick" in played.stdout
+    assert (fleet.root / "etc/sysctl.d/90-tvops.conf").exists()
+    assert (fleet.root / "proc/sys/vm/swappiness").read_text() == "60\n"
+
+
+def module(root: Path, *, check: bool = False, **values: Any) -> dict[str, Any]:
+    """Run the module as Ansible does once it has brought it to a host, and give what it says."""
+    given = {"tvops": str(BIN / "tvops"), "root": str(root), **values, "_ansible_check_mode": check}
+    done = subprocess.run(
+        [sys.executable, PLAYBOOKS / "library" / "tvops_tune.py"],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": given}), capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.stdout, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_the_module_makes_exit_codes_to_changes_and_failures_with_their_reason(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    root, mine = fleet.root, profile(tmp_path)
+    assert module(root, profile=mine)["changed"]
+    assert not module(root, profile=mine)["changed"], "a second time changes nothing"
+    assert "failed" not in module(root, profile=mine, state="verified")
+    assert module(root, state="rolled_back", check=True)["changed"]
+    assert (root / "proc/sys/vm/swappiness").read_text() == "10\n"
+    (root / "proc/sys/vm/swappiness").write_text("30\n")
+    drifted = module(root, profile=mine, state="verified")
+    assert (drifted["failed"], drifted["msg"]) == (True, "has drifted: vm.swappiness")
+    required = profile(tmp_path, {"net.core.wmem_max": {"value": 1, "required": True}})
+    refused = module(root, profile=required)
+    assert refused["failed"]
+    assert "net.core.wmem_max: not on this host" in refused["msg"]
 
 
 class Health:
