@@ -38,7 +38,7 @@ class Stack:
         self.log = data_dir.parent / f"{data_dir.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
         # verify: reading the certificates that plain HTTP has no use for takes 40 ms
-        self.client = httpx.Client(base_url=self.gateway, timeout=10, verify=False)
+        self.client = httpx.Client(base_url=self.gateway, timeout=60, verify=False)
 
     @property
     def gateway(self) -> str:
@@ -65,7 +65,7 @@ class Stack:
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **self.environment},
             )  # fmt: skip
 
-    def wait_ready(self, seconds: float = 60) -> float:
+    def wait_ready(self, seconds: float = 100) -> float:
         """Wait until both `/health` answer 200; give how long that took."""
         begun = time.monotonic()
         while time.monotonic() - begun < seconds:
@@ -79,7 +79,7 @@ class Stack:
     @staticmethod
     def healthy(url: str) -> bool:
         """Tell whether `/health` answers 200; asked often, so with less than a new TLS context each time."""
-        connection = HTTPConnection(url.removeprefix("http://"), timeout=2)
+        connection = HTTPConnection(url.removeprefix("http://"), timeout=10)
         with contextlib.suppress(OSError, HTTPException), contextlib.closing(connection):
             connection.request("GET", "/health")
             return connection.getresponse().status == 200
@@ -116,7 +116,7 @@ class Stack:
         assert self.process is not None
         begun = time.monotonic()
         self.process.send_signal(number)
-        self.process.wait(20)
+        self.process.wait(60)
         return time.monotonic() - begun
 
     def kill_all(self) -> None:
@@ -125,7 +125,7 @@ class Stack:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         assert self.process is not None
-        self.process.wait(10)
+        self.process.wait(60)
 
     def __enter__(self) -> Stack:
         return self
@@ -138,4 +138,4 @@ class Stack:
 
 
 def stats(url: str) -> dict[str, Any]:
-    return dict(json.loads(httpx.get(f"{url}/stats", timeout=5, verify=False).text))
+    return dict(json.loads(httpx.get(f"{url}/stats", timeout=60, verify=False).text))

@@ -83,6 +83,11 @@ def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str, named: str)
     assert str(path) in str(caught.value)
 
 
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(UsageError, match="instruments file /does/not/exist: "):
+        load_instruments(Path("/does/not/exist"))
+
+
 @pytest.mark.parametrize(
     "key, value, named",
     [
