@@ -25,6 +25,7 @@ import msgspec
 import psutil
 import pytest
 
+from tests.command_line import tvops
 from tests.stack import Stack
 from tvops import cli
 from tvops.engine.inside_profile import (
@@ -38,30 +39,27 @@ from tvops.engine.inside_profile import (
 )
 from tvops.engine.tuning_report import Report, started, write_report
 from tvops.errors import TvopsError
-from tvops.profiling import outside, subject
+from tvops.profiling import inside, outside, subject
 from tvops.profiling.place import place_for
 from tvops.profiling.subject import EndedError, NotYetError, Subject, find_subject
 
 TOKEN = "0123456789abcdef"
 
 BUSY = """
-import ctypes, sys
+import ctypes, sys, time
 ctypes.CDLL(None).prctl(4, int(sys.argv[1]), 0, 0, 0)  # PR_SET_DUMPABLE
 print("ready", flush=True)
 def spin_in_circles():
     while True:
-        sum(range(1000))
+        for _ in range(200):
+            sum(range(1000))
+        time.sleep(0.006)  # it need not take a whole core to be seen
 spin_in_circles()
 """
 
 
-def profile(*arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*prefix, sys.executable, "-m", "tvops", "profile", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def profile(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return tvops("profile", *arguments)
 
 
 def started_profile(*arguments: str, output: Path) -> subprocess.Popen[str]:
@@ -88,9 +86,19 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
     process.communicate()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _patient() -> Iterator[None]:
+    """Wait for a stack and its services for as long as a busy host may take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subject, "WAIT_SECONDS", 60.0)
+        patch.setattr(subject, "_SETTLED_SECONDS", 60.0)
+        patch.setattr(inside, "_GRACE_SECONDS", 60.0)
+        yield
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with Stack(tmp_path_factory.mktemp("profile") / "data") as running:
+    with Stack(tmp_path_factory.mktemp("profile") / "data", "--feed", "synthetic:20") as running:
         running.spawn()
         lock = running.data_dir / "serve.lock"
         while not lock.exists() or not lock.read_text():  # from then on it is a stack that is starting
@@ -104,7 +112,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def told(stack: Stack, *arguments: str) -> dict[str, Any]:
-    done = profile("--data-dir", str(stack.data_dir), "--seconds", "1", "--json", *arguments)
+    done = profile("--data-dir", str(stack.data_dir), "--seconds", "0.5", "--json", *arguments)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 
@@ -175,11 +183,10 @@ def answered(stack: Stack, pid: int, line: str) -> None:
     """Send the signal and wait until the log says ``line`` once more."""
     before = stack.log.read_text().count(line)
     os.kill(pid, signal.SIGUSR2)
-    for _ in range(200):
-        if stack.log.read_text().count(line) > before:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"not told: {line}\n{stack.tail()}")
+    deadline = time.monotonic() + 60
+    while stack.log.read_text().count(line) <= before:
+        assert time.monotonic() < deadline, f"not told: {line}\n{stack.tail()}"
+        time.sleep(0.02)
 
 
 def worker(stack: Stack, name: str) -> psutil.Process:
@@ -324,7 +331,7 @@ def test_a_stack_that_is_starting_is_waited_for(tmp_path: Path, waits_for_reques
         lambda: written(folder, market=[waits_for_requests]),
         lambda: written(folder, market=[waits_for_requests], engine=[waits_for_requests]),
     ]
-    timers = [threading.Timer(0.15 * n, step) for n, step in enumerate(steps, 1)]
+    timers = [threading.Timer(0.12 * n, step) for n, step in enumerate(steps, 1)]
     with (folder / "serve.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for timer in timers:
@@ -335,7 +342,7 @@ def test_a_stack_that_is_starting_is_waited_for(tmp_path: Path, waits_for_reques
 
 
 def test_what_a_stack_does_not_run_is_not_waited_for(tmp_path: Path, waits_for_requests: int) -> None:
-    written(tmp_path, age=5, market=[waits_for_requests])
+    written(tmp_path, age=61, market=[waits_for_requests])
     assert find_subject(None, None, tmp_path).name == "market"
     with pytest.raises(TvopsError, match="there run market, supervisor"):
         find_subject("engine", None, tmp_path)
@@ -379,15 +386,18 @@ def test_ctrl_c_keeps_what_was_seen_until_then(
 ) -> None:
     if shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None:
         pytest.skip(f"{program} is not here")
-    process = started_profile("--pid", str(child.pid), "--mode", mode, output=tmp_path)
-    while process.poll() is None:
-        running = psutil.Process(process.pid).children()
-        if len(running) == profilers and all(catches_interrupts(one.pid) for one in running):
+    for patience in (0.6, 4, 20):  # s, for them to see something
+        process = started_profile("--pid", str(child.pid), "--mode", mode, output=tmp_path)
+        while process.poll() is None:
+            running = psutil.Process(process.pid).children()
+            if len(running) == profilers and all(catches_interrupts(one.pid) for one in running):
+                break
+            time.sleep(0.02)
+        time.sleep(patience)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+        if out or "interrupted" not in err:
             break
-        time.sleep(0.02)
-    time.sleep(0.5)  # for them to see something
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
     if mode == "perf" and not out:
         pytest.skip(f"perf may not look here: {err}")
     assert (process.returncode, err) == (130, "tvops: interrupted; saved is what there was until then\n")
@@ -471,8 +481,10 @@ def test_what_the_kernel_refuses_is_said_plainly(tmp_path: Path) -> None:
         pytest.skip("needs root and setpriv to give up a right")
     child = busy_child(dumpable=False)
     try:
-        prefix = ("setpriv", "--bounding-set", "-sys_ptrace")
-        done = profile("--pid", str(child.pid), "--seconds", "1", "--output", str(tmp_path), prefix=prefix)
+        line = [sys.executable, "-m", "tvops", "profile", "--pid", str(child.pid), "--output", str(tmp_path)]
+        done = subprocess.run(
+            ["setpriv", "--bounding-set", "-sys_ptrace", *line], capture_output=True, text=True, check=False
+        )
     finally:
         child.kill()
         child.communicate()

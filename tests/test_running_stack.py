@@ -6,9 +6,7 @@ It is quiet first, then under loads, then stopped and at last killed in part.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
-import io
 import json
 import os
 import re
@@ -29,11 +27,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import connect
 
+from tests.command_line import tvops
 from tests.stack import Stack, free_port
 from tests.test_deploy import promtool
 from tests.test_telemetry_probes import by_name
 from tests.test_telemetry_stalls import stop_for
-from tvops import cli
 from tvops.engine.telemetry import exposition
 from tvops.engine.telemetry.document import Event, Telemetry
 from tvops.engine.telemetry.histogram import Counts, lowest_of
@@ -61,14 +59,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have `tvops slo` wait for an answer for as long as a busy host may take."""
     monkeypatch.setattr("tvops.slo.TelemetryClient", partial(TelemetryClient, timeout=60))
-
-
-def tvops(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command line in this process."""
-    streams = [io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2)]
-    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
-        code = cli.run(list(arguments))
-    return subprocess.CompletedProcess(arguments, code, *(stream.buffer.getvalue().decode() for stream in streams))
 
 
 def slo(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
