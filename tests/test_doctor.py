@@ -178,7 +178,7 @@ def test_the_command_on_this_host(capsys: pytest.CaptureFixture[str]) -> None:
     wrong = any(f["severity"] in ("critical", "warning", "tuning") for f in report["findings"])
     assert (code, report["exit_code"]) == ((3, 3) if wrong else (0, 0))
     assert all(f["fix"] for f in report["findings"])
-    assert run(["doctor", "--seconds", "0.1"]) == code
+    assert run(["doctor", "--seconds", "0.1"]) in (0, 3)  # a busy host may have got worse
     assert "fix: " in capsys.readouterr().out
 
 

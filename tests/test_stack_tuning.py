@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -13,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import psutil
 import pytest
@@ -82,7 +82,7 @@ class Child:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.communicate(timeout=10)
+        self.process.communicate(timeout=60)
 
 
 def line(path: str, start: str) -> str:
@@ -159,14 +159,18 @@ def test_the_collector_collects_on_time_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "name, value",
-    [("affinity", "8000"), ("affinity", "x"), ("nice", "x"), ("timer_slack", "-"), ("numa_node", "7"),
-     ("mlockall", "nonsense"), ("oom_score_adj", "5000")],
+    "wishes",
+    [
+        {"affinity": "8000"},
+        {"affinity": "x", "nice": "x", "timer_slack": "-", "numa_node": "7", "mlockall": "nonsense",
+         "oom_score_adj": "5000"},
+    ],
 )  # fmt: skip
-def test_a_value_that_cannot_be_is_told_and_harms_nothing(name: str, value: str) -> None:
-    with Child({name: value}) as child:
-        assert child.effects[name].state != "applied"
-        assert child.effects[name].reason
+def test_a_value_that_cannot_be_is_told_and_harms_nothing(wishes: dict[str, str]) -> None:
+    with Child(wishes) as child:
+        for name in wishes:
+            assert child.effects[name].state != "applied", name
+            assert child.effects[name].reason, name
 
 
 def test_a_child_inherits_what_it_is_given_and_its_parent_keeps_its_own() -> None:
@@ -205,7 +209,7 @@ def test_fifo_is_not_inherited() -> None:
         "print(subprocess.check_output([sys.executable,'-c','import os;"
         "print(os.sched_getscheduler(0))']).decode())"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert out.stdout.strip() == str(os.SCHED_OTHER)
 
 
@@ -425,24 +429,24 @@ def effects_of(stack: Stack) -> dict[tuple[str, str], Effect]:
 
 
 def wait_for_effects(stack: Stack) -> dict[tuple[str, str], Effect]:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if (stack.data_dir / FILE_NAME).exists():
             told = effects_of(stack)
             if {("affinity", "market"), ("affinity", "engine")} <= told.keys():
                 return told
-        time.sleep(0.1)
+        time.sleep(0.02)
     raise AssertionError(f"no report:\n{stack.tail()}")
 
 
 def summary_of(stack: Stack) -> str:
     """Wait for the one line that says what is in force and what is left."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if said := [x for x in stack.log.read_text().splitlines() if "settings in force" in x]:
             assert len(said) == 1
             return said[0]
-        time.sleep(0.1)
+        time.sleep(0.02)
     raise AssertionError(f"nothing was said:\n{stack.tail()}")
 
 
@@ -486,17 +490,17 @@ def test_servers_have_their_configuration_and_their_background_jobs_all_cpus(sta
 def test_connections_keep_alive_as_ss_shows_it(stack: Stack) -> None:
     if shutil.which("ss") is None:
         pytest.skip("needs ss")
-    with httpx.Client() as client:
-        client.get(f"{stack.gateway}/health")
-        shown = subprocess.run(
-            ["ss", "-tno", "state", "established", f"sport = :{stack.gateway_port}"],
-            capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
-    assert "timer:(keepalive,9" in shown or "timer:(keepalive,10" in shown, shown
+    stack.client.get("/health")
+    shown = subprocess.run(
+        ["ss", "-tno", "state", "established", f"sport = :{stack.gateway_port}"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    # 10 s, or what is left of them; as the host has it, it would be minutes.
+    assert re.search(r"timer:\(keepalive,[\d.]+(sec|ms)", shown), shown
 
 
 def test_health_is_as_ever_and_the_log_says_what_is_in_force_and_what_is_left(stack: Stack) -> None:
-    assert set(httpx.get(f"{stack.gateway}/health").json()) == {"status", "services"}
+    assert set(stack.client.get("/health").json()) == {"status", "services"}
     said = summary_of(stack)
     assert "profile own: " in said
     assert "socket.rcvbuf (feed: no feed has a socket)" in said
@@ -576,16 +580,14 @@ def test_a_worker_that_was_restarted_has_it_again_and_says_so(stack: Stack) -> N
     old = wait_for_effects(stack)["affinity", "engine"].pid
     psutil.Process(old).kill()
     stack.wait_ready()
-    for _ in range(100):
-        effect = effects_of(stack)["affinity", "engine"]
-        if effect.pid != old:
-            break
-        time.sleep(0.1)
+    deadline = time.monotonic() + 60
+    while (effect := effects_of(stack)["affinity", "engine"]).pid == old and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert effect.pid == stack.processes()["engine"].pid
     assert os.sched_getaffinity(effect.pid) == {0}
 
 
-VOLATILE = {"ns_last_pid", "pty", "random", "tcp_fastopen_key"}
+VOLATILE = {"ns_last_pid", "perf_event_max_sample_rate", "pty", "random", "tcp_fastopen_key"}
 
 
 def read_host() -> dict[str, str]:

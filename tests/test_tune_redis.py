@@ -121,6 +121,13 @@ class Server:
             return client.config_get("*")  # type: ignore[return-value]
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a busy machine for no server that hangs."""
+    monkeypatch.setattr(redis_link, "CONNECT_SECONDS", 30.0)
+    monkeypatch.setattr(redis_link, "CALL_SECONDS", 30.0)
+
+
 Start = Callable[..., Server]
 
 
@@ -689,9 +696,8 @@ GARBAGE = [
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
 @pytest.mark.parametrize("answer", GARBAGE)
 def test_what_is_no_server_is_one_reason(
-    drive: Drive, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, answer: bytes, scheme: str
+    drive: Drive, listener: socket.socket, answer: bytes, scheme: str
 ) -> None:
-    monkeypatch.setattr(redis_link, "CONNECT_SECONDS", 60.0)  # nobody hangs: what is half an answer has an end
     ended = threading.Event()
 
     def serve() -> None:
@@ -701,7 +707,7 @@ def test_what_is_no_server_is_one_reason(
             open_sockets.append(connection)
             with contextlib.suppress(OSError):  # it may have hung up
                 connection.sendall(answer)
-                connection.shutdown(socket.SHUT_WR)
+                connection.shutdown(socket.SHUT_WR)  # so that nobody waits for the rest of half an answer
         for connection in open_sockets:
             connection.close()
 
@@ -729,7 +735,7 @@ def test_a_hanging_server_costs_one_wait(start: Start, drive: Drive, monkeypatch
     hanging, call, exchange = driver.node(place).link, redis_link.Link._call, redis_link.Link._exchange
 
     def call_patiently_the_other(link: redis_link.Link, words: Sequence[str]) -> object:
-        monkeypatch.setattr(redis_link, "CALL_SECONDS", 0.1 if link is hanging else 60.0)
+        monkeypatch.setattr(redis_link, "CALL_SECONDS", 0.1 if link is hanging else 30.0)
         return call(link, words)
 
     monkeypatch.setattr(redis_link, "CONNECT_SECONDS", 0.2)
