@@ -15,6 +15,14 @@ from tvops.bench.stolen_time import StolenTime
 LOADS = np.array([1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64], float)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _few_refits():
+    """Refit 200 times for an interval, not 1,000: no test here sees the difference but by its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tvops.bench.scaling.RESAMPLES", 200)
+        yield
+
+
 def throughputs(rate: float, contention: float, coherency: float, noise: float, seed: int, loads=LOADS):
     rng = np.random.default_rng(seed)
     truth = usl(loads, np.array([[rate, contention, coherency]]))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,14 +20,18 @@ import redis
 
 from tests.stack import Stack
 from tvops import cli
+from tvops.bench.conduct import Order, conduct
+from tvops.bench.plan import Load
 from tvops.bench.printing import render
 from tvops.bench.result import Operation, Result, decode_result
+from tvops.bench.scenario import Scenario
 from tvops.engine.telemetry.histogram import Histogram, bucket_of
+from tvops.signals import SIGNALS
 
 pytestmark = pytest.mark.timeout(180)
 
 ENDINGS = (0, 3, 4)
-"""Whether the machine was quick enough is no matter of a test."""
+"""Passed, missed, void: whether the machine was quick enough is no matter of a test."""
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +77,14 @@ def by_name(result: Result) -> dict[str, Operation]:
     return {operation.name: operation for operation in result.operations}
 
 
-def wait_for_orders(stack: Stack, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    before = {order["order_id"] for order in stack.orders(limit=5)}
-    while {order["order_id"] for order in stack.orders(limit=5)} <= before:
+def orders_total(stack: Stack) -> int:
+    return int(stack.client.get("/stats").json()["orders_total"])
+
+
+def wait_for_orders(stack: Stack, process: subprocess.Popen[str], count: int) -> None:
+    """Wait until the stack has answered so many new orders since its start."""
+    deadline = time.monotonic() + 100
+    while orders_total(stack) < count:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
@@ -88,9 +97,13 @@ SCENARIO = """
 seconds: 2
 warm_up: 0.3
 loads:
-  - {door: rest_orders, rate: 100, processes: 2, options: {connections: 4}}
-  - {door: websocket_orders, arrivals: poisson, phases: [{seconds: 1, rate: 50, to: 150}], options: {sessions: 2}}
-  - {door: sessions, options: {sessions: 8, slow_share: 0.25, slow_kb_per_second: 5}}
+  - {door: rest_orders, rate: 100, processes: 2, timeout: 60, options: {connections: 4}}
+  - door: websocket_orders
+    arrivals: poisson
+    phases: [{seconds: 1, rate: 50, to: 150}]
+    timeout: 60
+    options: {sessions: 2}
+  - {door: sessions, options: {sessions: 8, slow_share: 0.25, slow_kb_per_second: 1}}
 targets:
   rest_orders: {error_rate: 0, p99_ms: 0.000001}
   sessions: {lost: 0}
@@ -110,6 +123,13 @@ def saved(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(saved: Path) -> Result:
     return decode_result(saved.read_bytes(), "file")
+
+
+def check_records(ticks: Operation) -> None:
+    """See that every session had the whole stream, whose rate is the machine's affair."""
+    figures = ticks.figures
+    assert figures["records_per_s"] / figures["sessions"] == pytest.approx(figures["stream_rate"], rel=0.3)
+    assert figures["records"] > 0
 
 
 @pytest.mark.parametrize("door", ["rest_orders", "websocket_orders"])
@@ -132,8 +152,7 @@ def test_sessions_count_messages_and_slow_ones_stand_apart(whole: Result) -> Non
     fast, slow = found["ticks"], found["slow_ticks"]
     assert (fast.figures["sessions"], slow.figures["sessions"]) == (6, 2)
     assert (fast.figures["lost"], fast.figures["gaps"], fast.errors) == (0, 0, 0)
-    assert fast.figures["records"] / 6 == pytest.approx(400, rel=0.4)
-    assert fast.figures["stream_rate"] == pytest.approx(200, rel=0.4)
+    check_records(fast)
     assert slow.figures["records"] / 2 < fast.figures["records"] / 6
     assert fast.response.maximum > 0
     assert len(fast.series.sent) == 2
@@ -157,25 +176,34 @@ def test_the_text_report_names_every_operation(whole: Result) -> None:
     assert "verdict: " in text
 
 
-def test_a_stall_is_seen_by_every_request_that_should_have_been_sent_meanwhile(stack: Stack) -> None:
-    rate, stall, connections = 200, 0.3, 4
-    process = start(
-        "orders", "--rate", str(rate), "--seconds", "3", "--warm-up", "0", "--connections", str(connections),
-        "--mix", "new=100", "--gateway", stack.gateway,
-    )  # fmt: skip
-    wait_for_orders(stack, process)
-    time.sleep(0.3)
+def test_a_stall_is_seen_by_every_request_meant_for_it_and_an_interrupt_ends_the_run(stack: Stack) -> None:
+    rate, stall, connections = 100, 0.9, 4
     engine = stack.processes()["engine"]
+    process = start(
+        "orders", "--rate", str(rate), "--seconds", "100", "--warm-up", "0", "--connections", str(connections),
+        "--mix", "new=100", "--timeout", "60", "--gateway", stack.gateway,
+    )  # fmt: skip
+    wait_for_orders(stack, process, orders_total(stack) + 10)
+    answered, begun = orders_total(stack), time.monotonic()
     engine.suspend()
     time.sleep(stall)
     engine.resume()
-    (operation,) = ended(process).operations
-    assert (operation.sent, operation.errors) == (rate * 3, 0)
+    meant = int(rate * (time.monotonic() - begun))
+    wait_for_orders(stack, process, answered + meant + rate // 2)
+    for _ in range(3):  # only the first one counts: what comes after it must not cut the ending short
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    result = ended(process, (130,))
+    assert "interrupted" in result.partial
+    assert stall < result.seconds < 100
+    (operation,) = result.operations
+    assert operation.answered > meant
     # Those meant for the first two thirds of the stall waited for at least the last third of it.
     waited = over(operation.response, int(stall / 3 * 1e9))
     assert waited >= rate * stall * 2 / 3 - 2
     # A connection has one request under way: the others were sent when the stall was over.
     assert over(operation.service, int(stall / 3 * 1e9)) < waited / 2
+    assert stack.orders(status="live") == []
 
 
 def test_a_closed_loop_has_as_many_under_way_as_there_are_places(stack: Stack) -> None:
@@ -184,7 +212,7 @@ def test_a_closed_loop_has_as_many_under_way_as_there_are_places(stack: Stack) -
         "--gateway", stack.gateway,
     )  # fmt: skip
     assert result.loop == "closed"
-    assert sum(operation.answered for operation in result.operations) > 20
+    assert sum(operation.answered for operation in result.operations) > 3
     assert all(operation.lateness.maximum == 0 for operation in result.operations)
 
 
@@ -193,7 +221,7 @@ def test_json_sessions_see_the_same_stream(stack: Stack) -> None:
         "ticks", "--sessions", "2", "--encoding", "json", "--seconds", "1", "--warm-up", "0.3",
         "--market", stack.market,
     )  # fmt: skip
-    assert by_name(result)["ticks"].figures["records"] / 2 == pytest.approx(200, rel=0.4)
+    check_records(by_name(result)["ticks"])
     assert by_name(result)["ticks"].figures["lost"] == 0
 
 
@@ -224,20 +252,6 @@ def test_a_search_stops_where_the_targets_are_missed(stack: Stack, tmp_path: Pat
     assert [step.rate for step in result.steps] == [50, 50]  # a bad moment is given another chance
     assert result.knee is None
     assert not result.steps[0].kept
-
-
-def test_an_interrupt_ends_the_run_with_what_there_is(stack: Stack) -> None:
-    process = start("orders", "--rate", "50", "--seconds", "60", "--warm-up", "0", "--gateway", stack.gateway)
-    wait_for_orders(stack, process)
-    time.sleep(0.5)
-    for _ in range(3):  # only the first one counts: what comes after it must not cut the ending short
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.02)
-    result = ended(process, (130,))
-    assert "interrupted" in result.partial
-    assert 0 < result.seconds < 60
-    assert sum(operation.answered for operation in result.operations) > 0
-    assert stack.orders(status="live") == []
 
 
 @pytest.mark.parametrize(
@@ -280,20 +294,34 @@ def test_a_wrong_argument_that_the_generator_finds_is_one(
 
 def test_the_end_of_the_stack_in_the_middle_is_counted(stack: Stack) -> None:
     """The last test of this stack."""
-    process = start(
-        "orders", "--rate", "100", "--seconds", "3", "--warm-up", "0", "--timeout", "1",
-        "--gateway", stack.gateway,
-    )  # fmt: skip
-    wait_for_orders(stack, process)
-    time.sleep(0.5)
-    stack.kill_all()
-    result = ended(process, (3, 4))
-    outcomes: dict[str, int] = {}
+    seen: list[str] = []
+
+    def told(progress: str) -> None:
+        """End the stack when there are orders, and the run when orders have failed for that."""
+        if not seen:
+            stack.kill_all()
+        elif "failed" in progress and "failed" not in seen[-1]:
+            signal.raise_signal(signal.SIGINT)
+        seen.append(progress)
+
+    load = Load(door="rest_orders", rate=100, timeout=1)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        result = conduct(
+            Order(
+                scenario=Scenario(name="end", seconds=100, warm_up=0, loads=(load,)),
+                gateway=stack.gateway,
+                told=told,
+            )
+        )
+    finally:  # an interrupted run leaves them ignored
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    outcomes: Counter[str] = Counter()
     for operation in result.operations:
-        for name, count in operation.outcomes.items():
-            outcomes[name] = outcomes.get(name, 0) + count
-    assert outcomes["not connected"] > 50
-    assert sum(outcomes.values()) == 300
+        outcomes.update(operation.outcomes)
+    assert outcomes["not connected"] > 10
+    assert sum(outcomes.values()) == sum(operation.answered + operation.errors for operation in result.operations)
     (left,) = (check for check in result.checks if check.figure == "left_behind")
     assert left.detail.endswith(f"may still rest at {stack.gateway}")
     assert "left_behind" in render(result)
