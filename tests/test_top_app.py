@@ -670,9 +670,9 @@ def test_mistakes_are_one_line_and_exit_with_2(tmp_path: Path, capsys: pytest.Ca
         assert not out
         assert told in err
         assert err.count("\n") == 1
-    assert cli.run(["top", "--once", nothing]) == 1
+    assert cli.run(["top", "--once", "--seconds", "0.1", nothing]) == 1
     assert "lost: " in capsys.readouterr().out
-    assert cli.run(["top", "--csv", nothing]) == 1
+    assert cli.run(["top", "--csv", "--seconds", "0.1", nothing]) == 1
     assert capsys.readouterr().out.count("\n") == 1
 
 

@@ -18,6 +18,11 @@ DEPTH = Depth("A/B", [("1.5", "2", 3)], [])
 JSON = "application/json"
 
 
+@pytest.fixture(autouse=True)
+def _no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampler, "PATIENCE", 60.0)
+
+
 def gateway(asked: list[tuple[int, bytes]]) -> Handler:
     """One with an instrument; note each request, with the number of its connection."""
     connections = iter(range(99))
@@ -87,10 +92,10 @@ async def test_a_gateway_that_is_slow_or_away_costs_no_more_than_the_patience(
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(60)
 
+    assert (await read(f"http://127.0.0.1:{free_port()}")).error == "the gateway gives no book: connection refused"
     monkeypatch.setattr(sampler, "PATIENCE", 0.1)
     async with endpoint(silent) as url:
         assert (await read(url)).error == "the gateway gives no book: does not answer within 0.1 s"
-    assert (await read(f"http://127.0.0.1:{free_port()}")).error == "the gateway gives no book: connection refused"
 
 
 async def test_a_gateway_without_instruments_has_no_book() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.stack import Stack
 from tvops import cli
+from tvops.top import plain, sampler
 from tvops.top.lines import number
 
 
@@ -26,6 +27,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def test_the_book_of_a_gateway_is_printed(
     stack: Stack, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for module in (plain, sampler):
+        monkeypatch.setattr(module, "PATIENCE", 60.0)
     monkeypatch.setenv("COLUMNS", "100")
     words = ["top", "--once", "--view", "book", "--seconds", "0.1"]
     assert stack.order().status_code < 300
