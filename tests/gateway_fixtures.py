@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,6 +19,8 @@ from tvops.engine.ledger.service import EngineService
 from tvops.engine.socket_tuning import SocketOptions
 from tvops.settings import Settings
 
+TABLE = load_instruments()
+
 
 class Running:
     """A gateway, and ways to talk to it."""
@@ -27,7 +29,7 @@ class Running:
         self.service, self.engine, self.settings = service, engine, settings
         self.port = settings.gateway_port
         # verify: reading the certificates that plain HTTP has no use for takes 40 ms
-        self.client = httpx.AsyncClient(base_url=f"http://localhost:{self.port}", timeout=20, verify=False)
+        self.client = httpx.AsyncClient(base_url=f"http://localhost:{self.port}", timeout=60, verify=False)
 
     async def order(self, client: httpx.AsyncClient | None = None, **fields: Any) -> httpx.Response:
         """POST an order that rests, unless ``fields`` say otherwise; None leaves a field out."""
@@ -35,8 +37,13 @@ class Running:
         body = {key: value for key, value in {**body, **fields}.items() if value is not None}
         return await (client or self.client).post("/v1/orders", json=body)
 
-    async def raw(self, data: bytes | list[bytes], wait: float = 0.4) -> bytes:
-        """Send bytes on a connection of their own; give what comes back until it ends, or nothing more comes."""
+    async def raw(
+        self, data: bytes | list[bytes], answered: Callable[[bytes], bool] = lambda received: False
+    ) -> bytes:
+        """Send bytes on a connection of their own; give what comes back until it ends.
+
+        Where it does not end: until ``answered`` of what came is true, and then nothing more comes.
+        """
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         received = b""
         try:
@@ -44,7 +51,7 @@ class Running:
                 writer.write(piece)
                 await asyncio.sleep(0.01)
             while True:
-                piece = await asyncio.wait_for(reader.read(1 << 16), wait)
+                piece = await asyncio.wait_for(reader.read(1 << 16), 0.2 if answered(received) else 60)
                 if not piece:
                     return received + b"<END>"
                 received += piece
@@ -80,7 +87,7 @@ class Client:
 
     async def receive(self) -> dict[str, Any]:
         """Give the next message."""
-        return dict(json.loads(await asyncio.wait_for(self.connection.recv(), 10)))
+        return dict(json.loads(await asyncio.wait_for(self.connection.recv(), 60)))
 
     async def event(self) -> dict[str, Any]:
         """Give the next event."""
@@ -93,7 +100,7 @@ async def running_gateway(
 ) -> AsyncIterator[Running]:
     """Run engine and gateway on free ports."""
     chosen = Settings(gateway_port=free_port(), market_port=free_port(), **settings)
-    engine = EngineService(chosen, bus, load_instruments())
+    engine = EngineService(chosen, bus, TABLE)
     service = GatewayService(chosen, bus, engine, options)
     await engine.start()
     running = Running(service, engine, chosen)

@@ -279,7 +279,7 @@ async def test_a_stop_answers_what_is_in_flight(bus: Bus) -> None:
 
 async def test_the_rate_limit_says_when_to_come_back(bus: Bus) -> None:
     async with running_gateway(bus, rate_limit=2) as gateway:
-        answers = [await gateway.order() for _ in range(8)]
+        answers = await asyncio.gather(*(gateway.order() for _ in range(20)))
         limited = [answer for answer in answers if answer.status_code == 429]
         assert limited
         assert code(limited[0]) == "rate_limited"
@@ -322,6 +322,6 @@ async def test_a_swallowed_cancellation_does_not_hold_up_the_stop(bus: Bus) -> N
             await asyncio.sleep(60)
         await asyncio.sleep(60)
 
-    async with asyncio.timeout(20), running_gateway(bus) as gateway:
+    async with asyncio.timeout(50), running_gateway(bus) as gateway:
         gateway.service._tasks.append(asyncio.create_task(swallow_one()))
         await asyncio.sleep(0)

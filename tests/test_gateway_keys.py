@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -15,6 +13,7 @@ import pytest_asyncio
 import websockets
 
 from tests.gateway_fixtures import Running, running_gateway
+from tvops.cli import run
 from tvops.engine.bus.roles import Bus
 from tvops.engine.gateway.auth import KEYS, KeyRing, create_key, list_keys, revoke_key
 from tvops.errors import ServerError, UsageError
@@ -28,7 +27,7 @@ async def gateway(bus: Bus) -> AsyncIterator[Running]:
 
 def client_with(gateway: Running, **headers: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(
-        base_url=f"http://localhost:{gateway.port}", headers=headers, timeout=20, verify=False
+        base_url=f"http://localhost:{gateway.port}", headers=headers, timeout=60, verify=False
     )
 
 
@@ -127,34 +126,46 @@ async def test_a_key_ring_ignores_what_is_no_key(bus: Bus) -> None:
         await revoke_key(bus.ledger, "nope")
 
 
-def tvops(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tvops", "keys", *arguments],
-        capture_output=True, text=True, timeout=60, env={**os.environ, **environment}, check=False,
-    )  # fmt: skip
+@dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
 
 
-def test_the_command_line(role_urls: dict[str, str]) -> None:
-    where = {"TVOPS_LEDGER_URL": role_urls["ledger"]}
-    made = tvops("create", "--account", "desk", "--admin", **where)
-    assert made.returncode == 0, made.stderr
-    key = made.stdout.strip()
+@pytest.fixture
+def keys(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Give what runs `tvops keys` with the given arguments."""
+
+    def ran(*arguments: str) -> Ran:
+        return Ran(run(["keys", *arguments]), *capsys.readouterr())
+
+    return ran
+
+
+def test_the_command_line(
+    role_urls: dict[str, str], keys: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TVOPS_LEDGER_URL", role_urls["ledger"])
+    made = keys("create", "--account", "desk", "--admin")
+    assert made.code == 0, made.err
+    key = made.out.strip()
     assert key.startswith("tv_")
-    assert key not in made.stderr
-    listed = tvops("list", **where).stdout
+    assert key not in made.err
+    listed = keys("list").out
     assert key not in listed
     assert listed.split()[1:4] == ["desk", "101", "admin"]
     identifier = listed.split()[0]
-    assert tvops("revoke", identifier, **where).returncode == 0
-    assert tvops("list", "--json", **where).stdout.strip() == "[]"
-    again = tvops("revoke", identifier, **where)
-    assert again.returncode == 2
-    assert "tvops keys list" in again.stderr
+    assert keys("revoke", identifier).code == 0
+    assert keys("list", "--json").out.strip() == "[]"
+    again = keys("revoke", identifier)
+    assert again.code == 2
+    assert "tvops keys list" in again.err
 
 
-def test_the_command_line_without_a_stack(tmp_path: Path) -> None:
-    result = tvops("list", "--data-dir", str(tmp_path / "none"))
-    assert result.returncode == ServerError.exit_code
-    assert result.stderr.strip().splitlines() == [
+def test_the_command_line_without_a_stack(tmp_path: Path, keys: Callable[..., Ran]) -> None:
+    result = keys("list", "--data-dir", str(tmp_path / "none"))
+    assert result.code == ServerError.exit_code
+    assert result.err.strip().splitlines() == [
         f"tvops: data directory {tmp_path / 'none'}: no stack runs here; start tvops serve first"
     ]

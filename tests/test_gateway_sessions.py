@@ -203,7 +203,7 @@ async def test_broken_frames_end_only_their_session(gateway: Running) -> None:
     }  # fmt: skip
     async with gateway.socket() as other:
         for what, data in broken.items():
-            await gateway.raw(UPGRADE + data, wait=0.2)
+            await gateway.raw(UPGRADE + data, lambda received: True)
             assert (await other.ask(op="ping", id=1))["ok"], what
             async with gateway.socket() as client:
                 assert (await client.ask(op="ping", id=1))["ok"], what
@@ -257,6 +257,8 @@ async def test_pings_are_answered_and_a_client_that_only_pings_is_dropped(gatewa
     with contextlib.suppress(ConnectionError, TimeoutError):
         for _ in range(500):
             writer.write(flood)
-            await asyncio.wait_for(writer.drain(), 5)
-    assert (await gateway.client.get("/stats")).json()["sessions"] == 0
+            await asyncio.wait_for(writer.drain(), 60)
+    async with asyncio.timeout(60):
+        while (await gateway.client.get("/stats")).json()["sessions"]:
+            await asyncio.sleep(0.01)
     writer.transport.abort()
