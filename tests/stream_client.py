@@ -93,7 +93,7 @@ async def serving(bus: Bus, health_sources: Any = (), **settings: Any) -> AsyncI
         await service.stop()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not come true"
@@ -115,7 +115,7 @@ class Client:
 
     async def receive(self) -> dict[str, Any] | None:
         """Give the next control message; data messages go to `data` (then: None)."""
-        message = await asyncio.wait_for(self.socket.recv(), 15)
+        message = await asyncio.wait_for(self.socket.recv(), 60)
         if isinstance(message, bytes):
             self.data += [*frames(message)]
             return None
