@@ -35,13 +35,17 @@ async def test_both_encodings_of_a_gateway_with_its_stages(bus: Bus) -> None:
     async with running_gateway(bus) as gateway:
         for _ in range(3):
             assert (await gateway.order()).status_code == 201
-        await asyncio.sleep(0.25)
-        packed = await gateway.client.get("/telemetry", headers={"Accept": "application/msgpack"})
-        plain = await gateway.client.get("/telemetry", headers={"Accept": "application/msgpack;q=0, */*"})
+        while True:  # until it has noted the last reply, and both tell of the same moment
+            packed = await gateway.client.get("/telemetry", headers={"Accept": "application/msgpack"})
+            plain = await gateway.client.get("/telemetry", headers={"Accept": "application/msgpack;q=0, */*"})
+            document = msgspec.msgpack.decode(packed.content, type=Telemetry)
+            same = msgspec.json.decode(plain.content, type=Telemetry)
+            if same.time == document.time and document.stages["gateway_to_reply"].histogram.unpack().sum() >= 3:
+                break
+            await asyncio.sleep(0.05)
     assert packed.headers["content-type"] == "application/msgpack"
     assert plain.headers["content-type"] == "application/json"
-    document = msgspec.msgpack.decode(packed.content, type=Telemetry)
-    assert msgspec.json.decode(plain.content, type=Telemetry).stages == document.stages
+    assert same.stages == document.stages
     for stage in ("gateway_to_durable", "gateway_to_reply"):
         assert document.stages[stage].histogram.unpack().sum() == 3, stage
         assert document.stages[stage].histogram.negative == 0
@@ -88,7 +92,13 @@ async def test_only_admins_see_the_sessions_of_the_market_port(bus: Bus) -> None
     assert {"publish_to_send", "history_load"} <= set(seen[False].stages)
 
 
+def counted(document: Telemetry) -> set[str]:
+    """Give the stages that have samples."""
+    return {name for name, stage in document.stages.items() if stage.histogram.unpack().sum()}
+
+
 async def test_a_service_samples_its_process_its_servers_and_its_sessions(bus: Bus) -> None:
+    measured = {"loop_lag", "redis_round_trip_ledger"}
     async with running_gateway(bus) as gateway:
         telemetry = TelemetryService("engine", gateway.settings, bus, Past(begun=time.monotonic_ns()))
         telemetry.compile()
@@ -97,11 +107,12 @@ async def test_a_service_samples_its_process_its_servers_and_its_sessions(bus: B
             await client.ask(op="ping")
             await telemetry.start()
             try:
-                async with asyncio.timeout(20):
-                    while not telemetry.document().servers or not telemetry.document().metrics:
+                async with asyncio.timeout(60):
+                    while True:
+                        whole = msgspec.msgpack.decode(telemetry.encoded("application/msgpack")[0], type=Telemetry)
+                        if whole.servers and whole.metrics and measured <= counted(whole):
+                            break
                         await asyncio.sleep(0.05)
-                await asyncio.sleep(0.3)
-                whole = msgspec.msgpack.decode(telemetry.encoded("application/msgpack")[0], type=Telemetry)
                 part = msgspec.json.decode(telemetry.encoded("text/html", whole=False)[0], type=Telemetry)
             finally:
                 await telemetry.stop()
@@ -116,14 +127,13 @@ async def test_a_service_samples_its_process_its_servers_and_its_sessions(bus: B
     assert states["tv_uptime"] == states["tv_max_concurrent_sessions"] == "ok"
     assert states["tv_order_execution_latency"] == "no data"
     assert set(whole.stages) <= set(STAGES)
-    for name in ("loop_lag", "redis_round_trip_ledger"):
-        assert whole.stages[name].histogram.unpack().sum() > 0, name
     assert not any(callback.__qualname__.startswith("CollectionPauses") for callback in gc.callbacks)
 
 
 async def test_a_blocked_loop_shows_in_its_lag() -> None:
     recorder = Recorder()
     lag = LoopLag(recorder)
+    begun = time.monotonic_ns()
     lag.start()
     await asyncio.sleep(0.05)
     time.sleep(0.1)
@@ -132,7 +142,7 @@ async def test_a_blocked_loop_shows_in_its_lag() -> None:
     now = time.monotonic_ns()
     taken = lag.take(now + SETTLED_NS)
     assert max(stall.length for stall in taken) == recorder.maximum >= (99 - INTERVAL_MS) * 1_000_000
-    assert all(0 < now - stall.end < 10**9 for stall in taken)
+    assert all(begun < stall.end < now for stall in taken)
     assert lag.take(now + SETTLED_NS) == []
     before = recorder.total
     await asyncio.sleep(0.05)
@@ -156,9 +166,9 @@ def test_collections_show_as_pauses() -> None:
     recorder = Recorder()
     pauses = CollectionPauses(recorder)
     pauses.start()
-    gc.collect()
+    gc.collect(0)
     pauses.stop()
-    gc.collect()
+    gc.collect(0)
     pauses.flush()
     assert recorder.total >= 1
     count = recorder.total
@@ -269,13 +279,13 @@ async def test_a_sample_that_hangs_shows_in_the_health(bus: Bus, monkeypatch: py
         assert telemetry.health() == Health("ok")
         await telemetry.start()
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while telemetry.health().state == "ok":
                     await asyncio.sleep(0.01)
                 state, detail = telemetry.document().health["telemetry"]
                 assert state == "degraded"
                 assert "something that it reads does not answer" in detail
-                monkeypatch.setattr(telemetry_service, "LATE_SECONDS", 20.0)
+                monkeypatch.setattr(telemetry_service, "LATE_SECONDS", 600.0)
                 answered.set()
                 while not telemetry.document().metrics:
                     await asyncio.sleep(0.01)
