@@ -105,13 +105,13 @@ async def check(url: str, group: str | None, steps: list[tuple[str, Any]]) -> No
         await client.aclose()
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(st.lists(STEPS, max_size=30))
 def test_a_reader_sees_all_in_order_or_knows_of_the_gap(valkey: Any, steps: list[tuple[str, Any]]) -> None:
     asyncio.run(check(valkey.url, None, steps))
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(st.lists(STEPS, max_size=30))
 def test_a_group_sees_all_in_order_or_knows_of_the_gap(valkey: Any, steps: list[tuple[str, Any]]) -> None:
     asyncio.run(check(valkey.url, "g", steps))

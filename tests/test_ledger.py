@@ -195,7 +195,7 @@ async def test_append_waits_for_a_server_that_cannot_write(client: Redis) -> Non
 
 async def test_append_survives_a_killed_and_a_hanging_server(tmp_path: Path) -> None:
     with ValkeyServer(tmp_path, *DURABLE) as server:
-        client = server.client(timeout=0.3)
+        client = server.client(timeout=2)
         ledger = await opened(client)
         await fill(ledger, 50)
         server.kill()

@@ -262,7 +262,7 @@ actions = st.lists(
 )
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(actions)
 def test_mirror_agrees_with_the_engine_and_the_external_book(script: list[tuple[str, Any]]) -> None:
     world = World(levels=4)

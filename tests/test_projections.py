@@ -137,7 +137,7 @@ LIVE = {Status.OPEN, Status.PARTIALLY_FILLED}
 
 @settings(max_examples=60)
 @given(workloads(), st.data())
-def test_order_table_equals_model(workload: list[dict[str, Any]], data: st.DataObject) -> None:
+def test_orders_and_positions_equal_engine_and_model(workload: list[dict[str, Any]], data: st.DataObject) -> None:
     total = len(workload) + len(DEFINES)
     cuts = sorted(data.draw(st.lists(st.integers(0, total), max_size=8)))
     state = TradingState(1024)
@@ -171,9 +171,24 @@ def test_order_table_equals_model(workload: list[dict[str, Any]], data: st.DataO
     assert not len(state.orders.select(LIQUIDITY))
     assert state.orders.row(0) is None
     assert state.orders.by_client_id(100, "nothing") is None
+    check_positions(state, events)
 
 
-@settings(max_examples=60)
+def check_positions(state: TradingState, events: NDArray[Any]) -> None:
+    model: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for e in events:
+        if e["kind"] in (EventKind.MAKER_FILL, EventKind.TAKER_FILL):
+            signed = int(e["quantity"]) * (1 if e["side"] == Side.BUY else -1)
+            trade_in_model(model[int(e["account"]), int(e["instrument"])], signed, int(e["price"]))
+    for account in (*USERS, LIQUIDITY):
+        rows = {int(r["instrument"]): r for r in state.orders.positions(account)}
+        assert set(rows) == {i for a, i in model if a == account}
+        for instrument, row in rows.items():
+            assert [int(row[n]) for n in ("quantity", "cost", "realized")] == model[account, instrument]
+            assert row["quantity"] == state.engine.position(account, instrument)
+
+
+@settings(max_examples=40)
 @given(workloads(), st.data())
 def test_state_is_the_same_in_any_batches_and_through_snapshots(
     workload: list[dict[str, Any]], data: st.DataObject
@@ -191,24 +206,6 @@ def test_state_is_the_same_in_any_batches_and_through_snapshots(
             parts.restore(snapshot)
     assert np.concatenate(seen).tobytes() == events.tobytes()
     assert parts.digest() == whole.digest()
-
-
-@settings(max_examples=60)
-@given(workloads())
-def test_positions_equal_engine_and_model(workload: list[dict[str, Any]]) -> None:
-    state = TradingState(1024)
-    _, events = run(workload, state, [len(DEFINES)])
-    model: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0, 0])
-    for e in events:
-        if e["kind"] in (EventKind.MAKER_FILL, EventKind.TAKER_FILL):
-            signed = int(e["quantity"]) * (1 if e["side"] == Side.BUY else -1)
-            trade_in_model(model[int(e["account"]), int(e["instrument"])], signed, int(e["price"]))
-    for account in (*USERS, LIQUIDITY):
-        rows = {int(r["instrument"]): r for r in state.orders.positions(account)}
-        assert set(rows) == {i for a, i in model if a == account}
-        for instrument, row in rows.items():
-            assert [int(row[n]) for n in ("quantity", "cost", "realized")] == model[account, instrument]
-            assert row["quantity"] == state.engine.position(account, instrument)
 
 
 def trade_in_model(held: list[int], signed: int, price: int) -> None:
