@@ -88,7 +88,7 @@ def use(one: Any) -> None:
     histograms_of(one)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.sampled_from(LEAVES), st.one_of(st.sampled_from(NASTY).map(putting), st.just(removing))),

@@ -126,10 +126,11 @@ def whole(saved: Path) -> Result:
 
 
 def check_records(ticks: Operation) -> None:
-    """See that every session had the whole stream, whose rate is the machine's affair."""
+    """See that the sessions had the whole stream: by the numbers in it, since its rate is the machine's affair."""
     figures = ticks.figures
-    assert figures["records_per_s"] / figures["sessions"] == pytest.approx(figures["stream_rate"], rel=0.3)
-    assert figures["records"] > 0
+    assert (figures["lost"], figures["gaps"], ticks.errors) == (0, 0, 0)
+    assert figures["records"] > figures["sessions"]
+    assert figures["stream_rate"] > 0
 
 
 @pytest.mark.parametrize("door", ["rest_orders", "websocket_orders"])
@@ -151,7 +152,6 @@ def test_sessions_count_messages_and_slow_ones_stand_apart(whole: Result) -> Non
     found = by_name(whole)
     fast, slow = found["ticks"], found["slow_ticks"]
     assert (fast.figures["sessions"], slow.figures["sessions"]) == (6, 2)
-    assert (fast.figures["lost"], fast.figures["gaps"], fast.errors) == (0, 0, 0)
     check_records(fast)
     assert slow.figures["records"] / 2 < fast.figures["records"] / 6
     assert fast.response.maximum > 0
@@ -222,7 +222,6 @@ def test_json_sessions_see_the_same_stream(stack: Stack) -> None:
         "--market", stack.market,
     )  # fmt: skip
     check_records(by_name(result)["ticks"])
-    assert by_name(result)["ticks"].figures["lost"] == 0
 
 
 def server_url(stack: Stack, role: str) -> str:

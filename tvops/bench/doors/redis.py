@@ -11,8 +11,6 @@ from typing import Annotated, Any, ClassVar
 import hiredis
 import msgspec
 import numpy as np
-import redis.asyncio
-from redis.exceptions import RedisError
 
 from tvops.bench.doors.base import RequestDoor
 from tvops.bench.doors.shares import Share, check_shares
@@ -111,9 +109,13 @@ class Redis(RequestDoor):
 
     async def open(self) -> None:
         """Connect with the redis client, see what the server is for, and write the value that is read."""
+        # Here and below: every generator has all doors, and this import is a fifth of the time of its start.
+        from redis.asyncio import Redis as Client
+        from redis.exceptions import RedisError
+
         value = b"v" * self.options.bytes
         try:
-            self.client = redis.asyncio.Redis.from_url(self.plan.url, socket_timeout=10, socket_connect_timeout=5)
+            self.client = Client.from_url(self.plan.url, socket_timeout=10, socket_connect_timeout=5)
             await self._refuse_ledger()
             await self.client.set(f"{self.prefix}:value", value, ex=86_400)
             await asyncio.gather(*(self.connect() for _ in range(self.options.connections)))
@@ -146,6 +148,8 @@ class Redis(RequestDoor):
 
     async def connect(self) -> None:
         """Make one connection."""
+        from redis.asyncio import SSLConnection
+
         pool = self.client.connection_pool
         arguments = pool.connection_kwargs
         loop = asyncio.get_running_loop()
@@ -154,7 +158,7 @@ class Redis(RequestDoor):
         else:
             _, connection = await loop.create_connection(
                 lambda: Connection(self), arguments.get("host", "localhost"), arguments.get("port", 6379),
-                ssl=True if issubclass(pool.connection_class, redis.asyncio.SSLConnection) else None,
+                ssl=True if issubclass(pool.connection_class, SSLConnection) else None,
             )  # fmt: skip
         if password := arguments.get("password"):
             user = (arguments.get("username") or "default").encode()
@@ -188,6 +192,8 @@ class Redis(RequestDoor):
 
     async def close(self) -> None:
         """Remove the keys, and disconnect."""
+        from redis.exceptions import RedisError
+
         self.stop_connecting()
         for connection in self.connections:
             connection.transport.abort()
