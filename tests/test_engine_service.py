@@ -445,6 +445,7 @@ async def test_killed_ledger_server_loses_nothing(stage: Stage) -> None:
     await asyncio.gather(*clients)
     digest = engine._state.digest()
     await engine.stop()
+    await stage.bus.ledger.connection_pool.disconnect()  # a new process has no connection to a dead server
     again = stage.engine()
     await again.start()
     assert again._state.digest() == digest

@@ -386,6 +386,24 @@ async def test_snapshot_that_cannot_be_written_trims_nothing(client: Redis) -> N
     await ledger.close()
 
 
+async def test_snapshots_that_cannot_be_listed_trim_nothing(client: Redis) -> None:
+    ledger = await opened(client)
+    state = make_state()
+    snapshotter = Snapshotter(ledger, SnapshotStore(client), state, 50, [])
+    for start in (1, 11, 21):
+        await ledger.append(start, packed(start, 10))
+        state.apply(batch(start, 10))
+        await client.execute_command("ACL", "SETUSER", "default", "-scan")
+        try:
+            await snapshotter.finish(5)
+        finally:
+            await client.execute_command("ACL", "SETUSER", "default", "+scan")
+        assert f"snapshot of seq {start + 9} written, what it replaces not removed" in snapshotter.trouble
+        assert await client.xlen(KEY) == start // 10 + 1
+    assert await SnapshotStore(client).seqs() == [30, 20, 10]
+    await ledger.close()
+
+
 async def test_running_engine_takes_snapshots_by_itself(client: Redis) -> None:
     ledger = await opened(client)
     state = make_state()

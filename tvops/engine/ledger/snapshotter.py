@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from tvops.engine.ledger.ledger import Ledger
 from tvops.engine.ledger.snapshots import KEPT, SnapshotStore
 from tvops.engine.ledger.state import CapturedState, TradingState
+from tvops.errors import LedgerError
 
 RETRY_SECONDS = 2.0
 
@@ -71,15 +72,17 @@ class Snapshotter:
         return captured
 
     async def _write(self, captured: CapturedState) -> None:
+        outcome = "not written"
         try:
             blob = await asyncio.to_thread(captured.encode)
             await self._store.write(captured.seq, blob)
             self._good = [captured.seq, *self._good][:KEPT]
+            outcome = "written, what it replaces not removed"
             await self._store.keep(self._good)
             if len(self._good) == KEPT:
                 await self._ledger.trim(self._good[-1] + 1)
-        except (RedisError, OSError) as error:
-            self.trouble = f"snapshot of seq {captured.seq} not written: {error}"
+        except (RedisError, LedgerError, OSError) as error:
+            self.trouble = f"snapshot of seq {captured.seq} {outcome}: {error}"
             logger.error("%s", self.trouble)
             self._not_before = time.monotonic() + RETRY_SECONDS
             return
