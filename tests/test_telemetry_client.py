@@ -488,6 +488,6 @@ async def test_what_a_refused_answer_was_is_let_go_of_at_once() -> None:
         gc.disable()
         try:
             assert (await poll(url)).error
-            assert not [each for each in gc.get_objects() if isinstance(each, http_endpoint._Answer)]
+            assert not [each for each in gc.get_objects() if type(each) is http_endpoint._Answer]
         finally:
             gc.enable()

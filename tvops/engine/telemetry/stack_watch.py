@@ -5,17 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from tvops.engine.bus.roles import Bus
-from tvops.engine.knob_table import TableReader
+from tvops.engine.knob_table import KnobTable, TableReader
 from tvops.engine.stack_tuning import settled
 from tvops.engine.telemetry.document import HostLoad, Knob, Process, Server
 from tvops.engine.telemetry.host_load import HostProbe
 from tvops.engine.telemetry.knob_events import KnobEvents
 from tvops.engine.telemetry.processes import ProcessProbe
 from tvops.engine.telemetry.servers import ServerProbe
-from tvops.engine.tuning_report import read_report
+from tvops.engine.tuning_report import Report, read_report
 from tvops.settings import Settings
+
+
+class _Read(NamedTuple):
+    """What one look at the files found."""
+
+    processes: tuple[Process, ...]
+    host: HostLoad
+    report: Report | None
+    table: KnobTable | None
 
 
 class StackWatch:
@@ -36,23 +46,30 @@ class StackWatch:
         self._server_probe = ServerProbe(bus)
 
     async def sample(self) -> None:
-        """Look at everything once; the reading of files goes on in a thread."""
-        _, self.servers = await asyncio.gather(asyncio.to_thread(self._read), self._server_probe.sample())
+        """Look at everything once.
 
-    def _read(self) -> None:
-        self.processes = self._process_probe.sample()
-        self.host = self._host_probe.sample()
+        The reading of files goes on in a thread. What it found is taken over in one step, so that no document has
+        it without the events that tell of it.
+        """
+        found, self.servers = await asyncio.gather(asyncio.to_thread(self._read), self._server_probe.sample())
+        self.processes, self.host = found.processes, found.host
+        if found.report is not None:
+            self.profile = found.report.profile
+            in_force, left = settled(found.report.effects)
+            self.knobs_in_force, self.knobs_left = len(in_force), len(left)
+        table = found.table
+        self.knobs, self.knobs_seconds = (table.knobs, table.every) if table is not None else ((), 0.0)
+
+    def _read(self) -> _Read:
+        processes, host = self._process_probe.sample(), self._host_probe.sample()
         try:
             report = read_report(self._data_path)
         except OSError:
             report = None
-        if report is not None:
-            self.profile = report.profile
-            in_force, left = settled(report.effects)
-            self.knobs_in_force, self.knobs_left = len(in_force), len(left)
         table = self._knob_table.read()
-        self.knobs, self.knobs_seconds = (table.knobs, table.every) if table is not None else ((), 0.0)
-        self.knob_events.compare(self.profile, self.knobs)
+        profile = self.profile if report is None else report.profile
+        self.knob_events.compare(profile, () if table is None else table.knobs)
+        return _Read(processes, host, report, table)
 
     def figures(self) -> Iterator[tuple[str, float]]:
         """Give what the operators' metrics need of it, as far as it is known."""
