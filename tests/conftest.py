@@ -65,7 +65,7 @@ class Valkey:
         self.process = subprocess.Popen([*command, "--save", "", *self.arguments], stdout=log, stderr=log)
         log.close()
         with SyncRedis(unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), 0)) as client:
-            for _ in range(500):
+            for _ in range(3000):
                 try:
                     client.ping()
                 except AuthenticationError:

