@@ -313,3 +313,17 @@ async def test_a_full_disk_is_an_error_not_a_loss(settings: Settings) -> None:
             assert kept[: len(acknowledged)] == acknowledged
     finally:
         subprocess.run(["umount", settings.data_dir], check=True)
+
+
+async def test_a_failed_start_leaves_the_sockets_of_left_over_servers(tmp_path: Path) -> None:
+    settings = Settings(data_dir=str(tmp_path / ("long" * 30)))
+    old = await leave_over(settings)
+    try:
+        with pytest.raises(SettingsError, match="results_memory_mb"):
+            await EmbeddedServers(msgspec.structs.replace(settings, results_memory_mb=1)).start()
+        async with running(settings) as (servers, _):
+            assert sorted(servers.pids()) == sorted(old)
+    finally:
+        for pid in old:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

@@ -159,9 +159,17 @@ class EmbeddedServer:
         if self.pid:
             await self._end()
         if self._config.socket.parent != self._folder:
-            self._config.socket.unlink(missing_ok=True)
-            with suppress(OSError):  # the sockets of other servers are in it
-                self._config.socket.parent.rmdir()
+            self._remove_socket()
+
+    def _remove_socket(self) -> None:
+        """Take it away, unless a left-over server has it that was not adopted: nothing else leads to that one."""
+        with suppress(OSError):  # e.g. the sockets of other servers are in its folder
+            if (lock := self._files.lock()) is not None:
+                try:
+                    self._config.socket.unlink(missing_ok=True)
+                    self._config.socket.parent.rmdir()
+                finally:
+                    os.close(lock)
 
     async def _claim(self) -> int | None:
         """Take the lock of the files, or adopt the server that has it (None), or end that one first."""
