@@ -72,6 +72,11 @@ def test_shipped_instruments_load() -> None:
         ("instruments: [{symbol: A}]", "tick_size"),
         ("instruments: {", "expected"),
         ("other: 1", "instruments"),
+        pytest.param("instruments: " + "[" * 100_000, ":1: nested", id="nested so deep that a recursion crashes"),
+        ("instruments: 2024-13-45", "array"),
+        ("instruments: !!int abc", ":1: 'abc'"),
+        ("instruments: !!bool abc", ":1: 'abc'"),
+        ("instruments: !!timestamp abc", "array"),
     ],
 )
 def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str, named: str) -> None:

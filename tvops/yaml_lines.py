@@ -142,7 +142,7 @@ class _Reader:
             )
         try:
             value = self.loader.construct_object(node)
-        except ValueError:
+        except (ValueError, KeyError):  # the latter: !!bool of another word
             raise self.error(node, f"{_shown(node)} is not a value that can be read") from None
         if isinstance(value, float) and not math.isfinite(value):
             raise self.error(node, f"{_shown(node)} must be a finite number")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from tvops.errors import UsageError
+from tvops.yaml_lines import load_yaml
 
 MAX_LADDER_TICKS = 1 << 24
 MAX_QUANTITY_LOTS = 1 << 38
@@ -21,8 +21,6 @@ MAX_QUANTITY_LOTS = 1 << 38
 MAX_INSTRUMENTS = 64
 _DECIMAL = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,20})?", re.ASCII)
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9.\-]{0,19}", re.ASCII)
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Much faster where PyYAML has its C part; every worker reads the table at its start."""
 
 
 class DecimalError(ValueError):
@@ -158,10 +156,11 @@ def load_instruments(path: Path | None = None) -> InstrumentTable:
     """
     path = path or Path(__file__).parent.parent / "instruments.yaml"
     try:
-        data = yaml.load(path.read_text(), _LOADER)  # noqa: S506 - both kinds are safe loaders
-        rows = msgspec.convert(_entries(data), list[_Row])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
-        raise UsageError(f"instruments file {path}: {' '.join(str(error).split())}") from None
+        rows = msgspec.convert(_entries(load_yaml(path).value), list[_Row])
+    except UsageError as error:  # it names the path and the line
+        raise UsageError(f"instruments file {error}") from None
+    except msgspec.ValidationError as error:
+        raise UsageError(f"instruments file {path}: {error}") from None
     if not 1 <= len(rows) <= MAX_INSTRUMENTS:
         raise UsageError(f"instruments file {path}: has {len(rows)} instruments, needs 1 to {MAX_INSTRUMENTS}")
     table: list[Instrument] = []
