@@ -259,6 +259,7 @@ async def test_pings_are_answered_and_a_client_that_only_pings_is_dropped(gatewa
             writer.write(flood)
             await asyncio.wait_for(writer.drain(), 60)
     async with asyncio.timeout(60):
-        while (await gateway.client.get("/stats")).json()["sessions"]:
+        while (stats := (await gateway.client.get("/stats")).json())["sessions"]:
             await asyncio.sleep(0.01)
+    assert stats["sessions_dropped"] == 1
     writer.transport.abort()
