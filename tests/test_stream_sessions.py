@@ -374,7 +374,9 @@ async def test_silent_peers_are_closed_and_pings_measure(bus: Bus, monkeypatch: 
         with sleeper.socket:
             await until(lambda: len(service.clients()) == 2)
             await until(lambda: service.clients()[0].get("latency_ms", 0) > 0)
-            silent = service._hub.sessions[2]
+            answering, silent = service._hub.sessions[1], service._hub.sessions[2]
+            before = answering.heard
+            await until(lambda: answering.heard > before)  # it says nothing, but answers pings
             await until(lambda: len(silent.subscriptions) == 2)
             silent.heard = silent.resumed_at = silent.opened - hub.SILENCE_SECONDS
             await until(lambda: [c["id"] for c in service.clients()] == [1])
