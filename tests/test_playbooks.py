@@ -102,6 +102,8 @@ def test_the_module_makes_exit_codes_to_changes_and_failures_with_their_reason(
     assert module(root, profile=mine)["changed"]
     assert not module(root, profile=mine)["changed"], "a second time changes nothing"
     assert "failed" not in module(root, profile=mine, state="verified")
+    assert module(root, profile=mine, state="persisted")["changed"]
+    assert not module(root, profile=mine, state="persisted")["changed"]
     assert module(root, state="rolled_back", check=True)["changed"]
     assert (root / "proc/sys/vm/swappiness").read_text() == "10\n"
     (root / "proc/sys/vm/swappiness").write_text("30\n")

@@ -190,7 +190,7 @@ def test_a_load_passes_or_not_by_the_figures_of_the_stack(stack: Stack) -> None:
 @pytest.mark.parametrize(
     ("load", "seconds", "told"),
     [
-        ("sh -c 'exit 3'", "1", "the load ended with exit code 3"),
+        ("sh -c 'exit 3'", "60", "the load ended with exit code 3"),
         ("sleep 60", "0", "has not ended after 0 s"),
     ],
 )
