@@ -114,7 +114,9 @@ def test_an_operators_own_targets(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "tv_cpu" not in text
     own.write_text("tv_cpu: {limit: many}\n")
     assert main(arguments) == 2
-    assert capsys.readouterr().err.startswith(f"tvops.deploy: {own}:1: ")
+    said = capsys.readouterr().err
+    assert said.startswith(f"tvops.deploy: {own}:1: ")
+    assert said.count("\n") == 1
 
 
 def test_it_is_run_as_a_module() -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -12,8 +11,8 @@ import pytest
 import pytest_asyncio
 import websockets
 
+from tests.command_line import tvops
 from tests.gateway_fixtures import Running, running_gateway
-from tvops.cli import run
 from tvops.engine.bus.roles import Bus
 from tvops.engine.gateway.auth import KEYS, KeyRing, create_key, list_keys, revoke_key
 from tvops.errors import ServerError, UsageError
@@ -126,46 +125,27 @@ async def test_a_key_ring_ignores_what_is_no_key(bus: Bus) -> None:
         await revoke_key(bus.ledger, "nope")
 
 
-@dataclass
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def keys(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Give what runs `tvops keys` with the given arguments."""
-
-    def ran(*arguments: str) -> Ran:
-        return Ran(run(["keys", *arguments]), *capsys.readouterr())
-
-    return ran
-
-
-def test_the_command_line(
-    role_urls: dict[str, str], keys: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_line(role_urls: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TVOPS_LEDGER_URL", role_urls["ledger"])
-    made = keys("create", "--account", "desk", "--admin")
-    assert made.code == 0, made.err
-    key = made.out.strip()
+    made = tvops("keys", "create", "--account", "desk", "--admin")
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip()
     assert key.startswith("tv_")
-    assert key not in made.err
-    listed = keys("list").out
+    assert key not in made.stderr
+    listed = tvops("keys", "list").stdout
     assert key not in listed
     assert listed.split()[1:4] == ["desk", "101", "admin"]
     identifier = listed.split()[0]
-    assert keys("revoke", identifier).code == 0
-    assert keys("list", "--json").out.strip() == "[]"
-    again = keys("revoke", identifier)
-    assert again.code == 2
-    assert "tvops keys list" in again.err
+    assert tvops("keys", "revoke", identifier).returncode == 0
+    assert tvops("keys", "list", "--json").stdout.strip() == "[]"
+    again = tvops("keys", "revoke", identifier)
+    assert again.returncode == 2
+    assert "tvops keys list" in again.stderr
 
 
-def test_the_command_line_without_a_stack(tmp_path: Path, keys: Callable[..., Ran]) -> None:
-    result = keys("list", "--data-dir", str(tmp_path / "none"))
-    assert result.code == ServerError.exit_code
-    assert result.err.strip().splitlines() == [
+def test_the_command_line_without_a_stack(tmp_path: Path) -> None:
+    result = tvops("keys", "list", "--data-dir", str(tmp_path / "none"))
+    assert result.returncode == ServerError.exit_code
+    assert result.stderr.strip().splitlines() == [
         f"tvops: data directory {tmp_path / 'none'}: no stack runs here; start tvops serve first"
     ]
