@@ -102,7 +102,7 @@ def write_ticket(page: Page, side: str, quantity: str, price: str | None) -> Non
 
 def test_candles_book_and_trades_move(visit: Visit) -> None:
     page = visit.page
-    expect(page.locator("#chart-notice")).to_be_hidden(timeout=20_000)
+    expect(page.locator("#chart-notice")).to_be_hidden()
     assert changes(lambda: page.locator("#chart").screenshot())
     assert changes(lambda: page.locator("#book").inner_text())
     assert changes(lambda: page.locator("#tape").inner_text())
@@ -202,7 +202,7 @@ def test_a_quantity_between_two_lots_is_not_sent(visit: Visit, stack: Stack) -> 
 def test_the_interval_and_the_symbol_can_be_changed(visit: Visit) -> None:
     page = visit.page
     page.get_by_role("button", name="1m").click()
-    expect(page.locator("#chart-notice")).to_be_hidden(timeout=20_000)
+    expect(page.locator("#chart-notice")).to_be_hidden()
     page.select_option("#symbol", "ETH-USDT")
     expect(page.locator("#book-panel")).to_have_attribute("data-state", "live")
     expect(page.locator("#submit")).to_have_text("Buy ETH")
@@ -220,7 +220,7 @@ def test_the_page_survives_the_death_of_a_worker(visit: Visit, stack: Stack) -> 
     stack.processes()["market"].kill()
     expect(page.locator("#banner")).to_contain_text("not connected")
     expect(page.locator("#book-panel")).to_have_attribute("data-state", "live")
-    expect(page.locator("#banner")).to_be_hidden(timeout=60_000)
+    expect(page.locator("#banner")).to_be_hidden()
     assert changes(lambda: page.locator("#book").inner_text(), times=1)
 
 
