@@ -40,6 +40,8 @@ from tvops.engine.telemetry.processes import ProcessProbe
 from tvops.engine.telemetry.targets import load_targets
 from tvops.telemetry_client import TelemetryClient
 
+pytestmark = pytest.mark.timeout(600)  # several waits of a test may take 100 s each
+
 STOPS = 10
 SHORT, LONG = 0.005, 0.3
 APART = 0.03
@@ -171,7 +173,7 @@ def stopped(stack: Stack) -> Stopped:
 def test_every_stop_of_5_ms_is_seen(stopped: Stopped) -> None:
     before, after = (each.stages["process_pause"].histogram.unpack() for each in (stopped.before, stopped.after))
     assert at_least(LEAST_NS, after - before) >= STOPS
-    assert stopped.exposed_rise >= STOPS
+    assert stopped.exposed_rise >= 2 * STOPS  # of each, wake-ups that are late by 4 ms, 3 ms, ...
 
 
 def test_a_stop_is_nobody_elses(stack: Stack) -> None:
@@ -234,9 +236,10 @@ def test_every_stop_of_5_ms_is_told(stack: Stack, stopped: Stopped, monkeypatch:
     until(lambda: not untold(stopped.stops, [event for event in read(stack)[0].events if event.seq > newest]))
     monkeypatch.setenv("COLUMNS", "150")
     monkeypatch.setenv("LINES", "200")
-    texts = [event.text for event in read(stack)[0].events if event.text.startswith("could not run")]
+    told = [event for event in read(stack)[0].events if event.text.startswith("could not run")]
+    assert {event.about for event in told} == {"engine"}
     ports = ("--gateway", stack.gateway, "--market", stack.market)
-    until(lambda: texts[-1] in tvops("top", "--once", "--view", "events", *ports).stdout)
+    until(lambda: told[-1].text in tvops("top", "--once", "--view", "events", *ports).stdout)
     until(lambda: "process_pause" in tvops("top", "--once", "--view", "latency", *ports).stdout)
 
 
@@ -358,8 +361,10 @@ def test_a_few_users_of_locust_place_orders_and_read_figures(stack: Stack, tmp_p
         return {order["client_order_id"].rpartition("-")[0] for order in orders()}
 
     with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=tmp_path) as users:
-        until(lambda: users.poll() is not None or (len(names()) == 4 and len(orders()) > 8))
-        users.send_signal(signal.SIGTERM)
+        try:
+            until(lambda: users.poll() is not None or (len(names()) == 4 and len(orders()) > 8))
+        finally:
+            users.send_signal(signal.SIGTERM)
         printed, said = users.communicate(timeout=100)
     assert users.returncode == 0, said[-2000:]
     rows = {row["name"]: row for row in json.loads(printed)}
