@@ -35,6 +35,7 @@ from tvops.tuning.rollback import roll_back
 from tvops.tuning.values import canonical, parse_wanted
 from tvops.tuning.watch.memory import KnobWatch
 
+pytestmark = pytest.mark.timeout(600)  # several waits of a test may take 100 s each
 SWAPPINESS = "/proc/sys/vm/swappiness"
 
 

@@ -40,6 +40,8 @@ from tvops.tuning.model import Facts, Knob, NotWrittenError, Place, Profile, Wis
 from tvops.tuning.plan import make_plan
 from tvops.tuning.stack import TARGETS, stack_tuning, summary
 
+pytestmark = pytest.mark.timeout(600)  # several waits of a test may take 60 s each
+
 CHILD = """
 import ctypes, json, os, sys
 from tvops.engine.process_tuning import tune_process
