@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tvops.bench.addresses import address_of, fetch_json
+from tvops.bench.stack_figures import StackWatch
 from tvops.errors import ServerError, UsageError
 
 
@@ -45,6 +47,7 @@ def answering(answer: bytes) -> Iterator[str]:
         (b"\x00\xff\r\n!>garbage\r\n", "does not speak HTTP"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nshort", "answers no JSON"),
         (b"HTTP/1.1 abc\r\n\r\n", "does not speak HTTP"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 10_000, "answers no JSON"),
     ],
 )
 def test_a_port_that_answers_garbage_is_told_in_one_line(answer: bytes, told: str) -> None:
@@ -65,3 +68,22 @@ def test_a_key_goes_to_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
             other.accept()
     told = f"redirects to '{elsewhere}/x?'; give that address if it is the right one"
     assert str(caught.value) == f"{url}/stats: {told}"
+
+
+async def test_nobody_waits_at_the_end_for_a_request_that_hangs() -> None:
+    asked = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"/stats" in await reader.readline():
+            asked.set()
+            await reader.read()
+        writer.close()
+
+    before = set(threading.enumerate())
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with StackWatch([url], "") as watch:
+            figures = asyncio.create_task(watch.figures())
+            await asked.wait()
+            assert all(thread.daemon for thread in set(threading.enumerate()) - before)
+            figures.cancel()

@@ -110,5 +110,5 @@ def fetch_json(url: str, path: str, api_key: str = "", timeout: float = 5.0) -> 
     """Give the JSON that ``url`` answers; raise ServerError where it does not."""
     try:
         return msgspec.json.decode(fetch(url, path, api_key, timeout))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):  # the latter: nested without end
         raise ServerError(f"{url}{path}: answers no JSON; is that a stack?") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Sequence
 from time import monotonic_ns
@@ -10,6 +9,7 @@ from typing import Final
 
 from tvops.bench.addresses import fetch_json
 from tvops.bench.result import MemorySample
+from tvops.daemon_thread import aside
 from tvops.engine.telemetry.document import Telemetry
 from tvops.engine.telemetry.histogram import percentiles
 from tvops.errors import ServerError
@@ -41,7 +41,7 @@ class StackWatch:
                 found.update(_summary(reading.telemetry))
         for url in () if found else self._urls:
             with contextlib.suppress(ServerError):
-                answer = await asyncio.to_thread(fetch_json, url, "/stats", self._api_key)
+                answer = await aside("stats", fetch_json, url, "/stats", self._api_key)
                 found.update(numbers_of(f"{url.rpartition(':')[2]}", answer))
         return found
 

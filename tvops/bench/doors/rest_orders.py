@@ -15,6 +15,7 @@ from tvops.bench.doors.order_flow import AMEND, CANCEL, NAMES, RESTING, USUAL, M
 from tvops.bench.doors.taking_back import TakingBack
 from tvops.bench.plan import Plan, Traces
 from tvops.bench.samples import GARBAGE, LOST, Samples
+from tvops.daemon_thread import aside
 from tvops.errors import ServerError, UsageError
 
 _MAX_ANSWER = 1 << 20
@@ -108,7 +109,7 @@ class RestOrders(RequestDoor):
 
     async def open(self) -> None:
         """Connect, and ask for the instrument."""
-        symbol = await asyncio.to_thread(find_symbol, self.plan.url, self.options.symbol, self.api_key)
+        symbol = await aside("symbols", find_symbol, self.plan.url, self.options.symbol, self.api_key)
         self.flow.use(symbol)
         self.place_head = b"POST /v1/orders HTTP/1.1\r\n%bContent-Type: application/json\r\n" % self.headers
         try:

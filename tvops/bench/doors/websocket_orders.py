@@ -16,6 +16,7 @@ from tvops.bench.doors.rest_orders import find_symbol
 from tvops.bench.doors.taking_back import TakingBack
 from tvops.bench.plan import Plan, Traces
 from tvops.bench.samples import LOST, Samples
+from tvops.daemon_thread import aside
 from tvops.errors import ServerError
 
 
@@ -86,7 +87,7 @@ class WebsocketOrders(RequestDoor):
 
     async def open(self) -> None:
         """Connect, and ask for the instrument."""
-        symbol = await asyncio.to_thread(find_symbol, self.plan.url, self.options.symbol, self.api_key)
+        symbol = await aside("symbols", find_symbol, self.plan.url, self.options.symbol, self.api_key)
         self.flow.use(symbol)
         await asyncio.gather(*(self.connect() for _ in range(self.options.sessions)))
 
