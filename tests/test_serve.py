@@ -207,3 +207,43 @@ def test_what_has_to_be_killed_is_named_at_the_end(stack: Stack) -> None:
     last = stack.tail().splitlines()[-1]
     assert last.startswith("stopped; killed, not ended in time: ")
     assert "market worker" in last
+
+
+SHOW = """
+import asyncio, os, sys
+from pathlib import Path
+from tvops.engine.supervisor import Supervisor
+from tvops import serving
+from tvops.settings import Settings
+serving.addresses = lambda settings: []
+sys.stdout.isatty = lambda: True
+asyncio.run(serving._show(Supervisor(Settings(data_dir=sys.argv[1])), False))
+os._exit(0)
+"""
+
+PASS_ON = """
+import asyncio, os, subprocess, sys
+from tvops.engine.supervisor import _pass_on_log
+async def main():
+    lines = "import sys; sys.stderr.write('line' * 50_000)"
+    worker = await asyncio.create_subprocess_exec(sys.executable, "-c", lines, stderr=subprocess.PIPE)
+    await _pass_on_log(worker)
+    return await worker.wait()
+os._exit(asyncio.run(main()))
+"""
+
+
+def test_a_terminal_that_goes_away_ends_the_status_line_alone(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SHOW, str(tmp_path)]
+    with open("/dev/full", "wb") as gone:  # noqa: PTH123 - a device
+        shown = subprocess.run(
+            command, stdout=gone, stderr=subprocess.PIPE, env={**os.environ, "TERM": "xterm"}, check=False
+        )
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_a_log_that_nobody_reads_is_read_from_the_worker_all_the_same() -> None:
+    with subprocess.Popen([sys.executable, "-c", PASS_ON], stderr=subprocess.PIPE) as passed_on:
+        assert passed_on.stderr is not None
+        passed_on.stderr.close()
+        assert passed_on.wait() == 0

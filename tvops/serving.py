@@ -59,9 +59,13 @@ def _say(line: str) -> None:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
     except OSError as error:
-        # the stack goes on without its status lines
-        logger.warning("stdout cannot be written any more: %s", error.strerror)
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - until the process ends
+        _fall_silent(error)
+
+
+def _fall_silent(error: OSError) -> None:
+    """Go on without status lines."""
+    logger.warning("stdout cannot be written any more: %s", error.strerror)
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - until the process ends
 
 
 def addresses(settings: Settings) -> list[str]:
@@ -135,7 +139,10 @@ async def _show(supervisor: Supervisor, as_json: bool) -> None:
         for line in addresses(supervisor.settings):
             _say(line)
     if sys.stdout is not None and sys.stdout.isatty() and not as_json:
-        await _show_live(supervisor)
+        try:
+            await _show_live(supervisor)
+        except OSError as error:
+            _fall_silent(error)
         return
     told_ready = False
     while True:
@@ -152,7 +159,8 @@ async def _show_live(supervisor: Supervisor) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    with Live(console=Console(), refresh_per_second=4, transient=True) as live:
+    # no thread of its own that refreshes: one that cannot write ends with a traceback
+    with Live(console=Console(), auto_refresh=False, transient=True) as live:
         while True:
             values = figures(supervisor)
             style = "green" if values["ready"] else "yellow"

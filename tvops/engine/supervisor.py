@@ -289,5 +289,6 @@ async def _pass_on_log(process: asyncio.subprocess.Process) -> None:
     """Hand the worker's log lines to our stderr, which a live status line may be guarding."""
     assert process.stderr is not None
     while line := await _read_line(process.stderr):
-        sys.stderr.write(line.decode(errors="replace"))
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # nobody reads it any more: that is no reason to end the stack
+            sys.stderr.write(line.decode(errors="replace"))
+            sys.stderr.flush()
