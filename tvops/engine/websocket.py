@@ -55,6 +55,7 @@ def hand_over(
     transport.pause_reading()
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
+    transport.resume_reading()  # before the session gets anything: it may pause again
     for data in received:
         view = memoryview(data)
         while view and not transport.is_closing():
@@ -63,5 +64,3 @@ def hand_over(
             buffer[:count] = view[:count]
             protocol.buffer_updated(count)
             view = view[count:]
-    if not transport.is_closing():
-        transport.resume_reading()
