@@ -71,13 +71,16 @@ def test_a_key_goes_to_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_nobody_waits_at_the_end_for_a_request_that_hangs() -> None:
-    asked = asyncio.Event()
+    asked, hanging = asyncio.Event(), asyncio.Event()
+    answered = list[asyncio.Task[None] | None]()
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answered.append(asyncio.current_task())
         if b"/stats" in await reader.readline():
             asked.set()
-            await reader.read()
+            await hanging.wait()
         writer.close()
+        await writer.wait_closed()
 
     before = set(threading.enumerate())
     async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
@@ -87,3 +90,5 @@ async def test_nobody_waits_at_the_end_for_a_request_that_hangs() -> None:
             await asked.wait()
             assert all(thread.daemon for thread in set(threading.enumerate()) - before)
             figures.cancel()
+        hanging.set()
+        await asyncio.wait([task for task in answered if task])
