@@ -32,11 +32,11 @@ from tvops.engine.inside_profile import (
     InsideProfiler,
     Request,
     capture_path,
-    leave_private,
     read_request,
     request_path,
     result_path,
 )
+from tvops.engine.private_files import write_private
 from tvops.engine.tuning_report import Report, started, write_report
 from tvops.errors import TvopsError
 from tvops.profiling import inside, outside, subject
@@ -232,7 +232,7 @@ def test_a_signal_without_a_request_does_nothing(stack: Stack) -> None:
 )
 def test_wrong_requests_are_refused(body: str, tmp_path: Path) -> None:
     path = request_path(tmp_path, "engine", TOKEN)
-    leave_private(path, body.encode())
+    write_private(path, body.encode())
     with pytest.raises(ValueError):
         read_request(path)
 
@@ -276,7 +276,7 @@ async def asked(folder: Path, request: Request) -> None:
 
 def leave(folder: Path, request: Request) -> Path:
     path = request_path(folder, "engine", request.token, request.mode == "cancel")
-    leave_private(path, msgspec.json.encode(request))
+    write_private(path, msgspec.json.encode(request))
     return path
 
 

@@ -15,7 +15,6 @@ import importlib
 import logging
 import os
 import signal
-import stat
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
+
+from tvops.engine.private_files import read_private, write_private
 
 MAX_REQUEST_BYTES: Final = 4096
 MAX_RESULT_BYTES: Final = 64 << 20
@@ -179,38 +180,14 @@ class InsideProfiler:
     def _write(self, token: str, result: Result) -> None:
         """Leave the result for its owner only, whole or not at all."""
         try:
-            leave_private(result_path(self._folder, self._service, token), msgspec.json.encode(result))
+            write_private(result_path(self._folder, self._service, token), msgspec.json.encode(result))
         except OSError as error:
             logger.warning("the profile cannot be written: %s", error)
-
-
-def leave_private(path: Path, content: bytes) -> None:
-    """Write a file for its owner only, whole or not at all; raise OSError where that is not possible."""
-    new = path.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    new.replace(path)
 
 
 def read_request(path: Path) -> Request:
     """Read a request; raise OSError or ValueError where there is none, or not from our own user or root."""
     return msgspec.json.decode(read_private(path, MAX_REQUEST_BYTES), type=Request)
-
-
-def read_private(path: Path, limit: int) -> bytes:
-    """Read a plain file of our own user's, or root's, that nobody else may touch; raise OSError or ValueError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        trusted = {0, os.geteuid()} if os.geteuid() else {0, path.parent.stat().st_uid}
-        if not stat.S_ISREG(found.st_mode) or found.st_uid not in trusted or found.st_mode & 0o077:
-            raise ValueError(f"{path} is not a file of this user's alone")
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"{path} has more than {limit} bytes")
-    return data
 
 
 def _end_cprofile(profile: cProfile.Profile) -> Result:

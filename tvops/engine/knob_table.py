@@ -13,8 +13,9 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from tvops.engine.private_files import open_private, write_private
 from tvops.engine.telemetry.bounds import Rows, Whole
-from tvops.engine.tuning_report import open_private, started, write_private
+from tvops.engine.tuning_report import started
 
 FILE_NAME = "knobs.json"
 MAX_TABLE_BYTES = 4 << 20
@@ -63,7 +64,7 @@ class KnobTable(msgspec.Struct, frozen=True, kw_only=True):
 
 def write_table(folder: Path, table: KnobTable) -> None:
     """Write the table whole or not at all, for its owner only; raise OSError."""
-    write_private(folder / FILE_NAME, msgspec.json.encode(table))
+    write_private(folder / FILE_NAME, msgspec.json.encode(table) + b"\n")
 
 
 class TableReader:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import stat
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
+from tvops.engine.private_files import open_private, write_private
 from tvops.engine.stack_tuning import Effect
 
 FILE_NAME = "tuning.json"
@@ -41,28 +38,9 @@ def started(pid: int) -> int:
         return -1
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, for its owner only; raise OSError."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)  # of a write that was cut off, or put there by somebody
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content + b"\n")
-    new.replace(path)
-
-
-def open_private(path: Path) -> BinaryIO:
-    """Open a file that `write_private` wrote; raise OSError, also for a pipe or a link put in its place."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a plain file", str(path))
-    return os.fdopen(descriptor, "rb")
-
-
 def write_report(folder: Path, report: Report) -> None:
     """Write the report whole or not at all, for its owner only; raise OSError."""
-    write_private(folder / FILE_NAME, msgspec.json.encode(report))
+    write_private(folder / FILE_NAME, msgspec.json.encode(report) + b"\n")
 
 
 def remove_report(folder: Path) -> None:

@@ -19,11 +19,10 @@ from tvops.engine.inside_profile import (
     Request,
     Result,
     capture_path,
-    leave_private,
-    read_private,
     request_path,
     result_path,
 )
+from tvops.engine.private_files import read_private, write_private
 from tvops.errors import TvopsError
 from tvops.profiling.outside import render_memray
 from tvops.profiling.subject import EndedError, Subject
@@ -69,7 +68,7 @@ def _ask(subject: Subject, request: Request) -> None:
     assert subject.folder is not None
     try:
         path = request_path(subject.folder, subject.name, request.token, request.mode == "cancel")
-        leave_private(path, msgspec.json.encode(request))
+        write_private(path, msgspec.json.encode(request))
         os.kill(subject.pid, signal.SIGUSR2)
     except OSError as error:
         raise TvopsError(f"process {subject.pid} cannot be asked to profile itself: {error.strerror}") from None

@@ -6,6 +6,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from tvops.engine.private_files import write_private
+
 
 class ServerFiles:
     """What lies in the folder of a server beside its data.
@@ -38,11 +40,7 @@ class ServerFiles:
 
     def write_config(self, text: str) -> None:
         """Write the configuration, which only its owner may read, whole or not at all; raise OSError."""
-        new = self.config.with_suffix(".new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        new.replace(self.config)
+        write_private(self.config, os.fsencode(text))
 
     def pid(self) -> str:
         """Give the process id that the server wrote down."""
