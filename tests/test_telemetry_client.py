@@ -265,7 +265,7 @@ async def test_connections_are_kept_and_made_anew() -> None:
             writer.write(answer(msgspec.msgpack.encode(GOOD)))
             await writer.drain()
 
-    async with endpoint(handler) as url, TelemetryClient([url], api_key="k.s") as client:
+    async with endpoint(handler) as url, TelemetryClient([url], api_key="k.s", timeout=60.0) as client:
         for _ in range(7):
             (reading,) = await client.poll()
             assert reading.telemetry == GOOD, reading.error
@@ -299,7 +299,7 @@ async def test_what_follows_an_answer_is_not_the_next_one(with_it: bytes, after_
             writer.write(after_it)
             sent.set()
 
-    async with endpoint(handler) as url, TelemetryClient([url]) as client:
+    async with endpoint(handler) as url, TelemetryClient([url], timeout=60.0) as client:
         for number in (1, 2, 3):
             (reading,) = await client.poll()
             assert reading.telemetry, reading.error
@@ -337,7 +337,7 @@ async def test_an_answer_without_a_length_ends_with_the_connection(version: str)
 async def test_it_reconnects_to_an_endpoint_that_was_restarted() -> None:
     good = says(answer(msgspec.msgpack.encode(GOOD)), keep=True)
     async with endpoint(good) as url:
-        client = TelemetryClient([url])
+        client = TelemetryClient([url], timeout=60.0)
         assert (await client.poll())[0].telemetry
     assert (await client.poll())[0].error in ("connection refused", "ended the connection without an answer")
     assert (await client.poll())[0].error == "connection refused"
@@ -405,6 +405,8 @@ def test_nobody_waits_for_a_resolver_that_hangs(hanging: Hanging) -> None:
             return [(await client.poll())[0] for _ in range(9)]
 
     readings = asyncio.run(polls())
+    while not hanging.asked:  # its thread may not have come that far
+        time.sleep(0.01)
     assert hanging.answered == 0
     assert hanging.asked == ["hangs.invalid"]
     assert {reading.error for reading in readings} == {"has a name that is not resolved within 0.02 s"}

@@ -95,7 +95,9 @@ async def test_a_gateway_that_is_slow_or_away_costs_no_more_than_the_patience(
     assert (await read(f"http://127.0.0.1:{free_port()}")).error == "the gateway gives no book: connection refused"
     monkeypatch.setattr(sampler, "PATIENCE", 0.1)
     async with endpoint(silent) as url:
-        assert (await read(url)).error == "the gateway gives no book: does not answer within 0.1 s"
+        while "does not take connections" in (error := (await read(url)).error):
+            pass  # this host had no time for it
+    assert error == "the gateway gives no book: does not answer within 0.1 s"
 
 
 async def test_a_gateway_without_instruments_has_no_book() -> None:
