@@ -73,17 +73,20 @@ def test_a_process_is_as_psutil_sees_it(
 ) -> None:
     child = start_worker("market", 40)
     probe = ProcessProbe(tmp_path, os.getpid(), "engine", {"market": 1234})
+    told = psutil.Process(child.pid)
+    # its first sleep may come at any time, and others may share its pages and cease to
+    switches, pss = told.num_ctx_switches().voluntary, told.memory_full_info().pss
     while not (found := by_name(probe)["market"]).pss:
         time.sleep(0.01)
-    told = psutil.Process(child.pid)
     assert found.pid == child.pid
     assert abs(found.started / 1e9 - told.create_time()) < 1.1
     assert found.rss == pytest.approx(told.memory_info().rss, rel=0.05)
-    assert found.pss == pytest.approx(told.memory_full_info().pss, rel=0.05)
+    low, high = sorted((pss, told.memory_full_info().pss))
+    assert 0.95 * low <= found.pss <= 1.05 * high
     assert 40 << 20 < found.pss < found.rss
     assert found.threads == told.num_threads()
     assert found.descriptors == told.num_fds() >= 10
-    assert found.voluntary_switches == told.num_ctx_switches().voluntary
+    assert switches <= found.voluntary_switches <= told.num_ctx_switches().voluntary
     assert (found.budget, found.slope, found.leaking) == (1234, None, False)
 
 
