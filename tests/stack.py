@@ -19,11 +19,18 @@ import httpx
 import psutil
 
 
+def free_ports(count: int) -> list[int]:
+    """Give different loopback ports that are free now: one after the other could be the same port again."""
+    with contextlib.ExitStack() as around:
+        probes = [around.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
 def free_port() -> int:
     """Give a loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 class Stack:
@@ -34,7 +41,7 @@ class Stack:
         self.arguments = arguments
         self.environment = environment or {}
         self.prefix: tuple[str, ...] = ()  # a program that starts it with other rights, by exec
-        self.gateway_port, self.market_port = free_port(), free_port()
+        self.gateway_port, self.market_port = free_ports(2)
         self.log = data_dir.parent / f"{data_dir.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
         # verify: reading the certificates that plain HTTP has no use for takes 40 ms
@@ -92,9 +99,9 @@ class Stack:
         """Give the processes of the stack by name: serve, engine, market, ledger, results, market-server."""
         assert self.process is not None
         found = {"serve": psutil.Process(self.process.pid)}
-        for process in psutil.process_iter(["cmdline", "name"]):
+        for process in psutil.process_iter(["cmdline", "ppid"]):  # leaves out those that end meanwhile
             line = process.info["cmdline"] or []
-            if "tvops.engine.worker" in line and process.ppid() == self.process.pid:
+            if "tvops.engine.worker" in line and process.info["ppid"] == self.process.pid:
                 found[line[line.index("tvops.engine.worker") + 1]] = process
         for role in ("ledger", "market", "results"):
             for pid_file in (self.data_dir / "valkey" / role).glob("*.pid"):
