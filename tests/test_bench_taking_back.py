@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -132,6 +133,23 @@ async def test_that_there_is_no_such_order_counts_when_nothing_is_under_way(
     orders = TakingBack(["one"], send, lambda: len(sent) < 4)
     assert await orders.carry_out(lambda: True) == 0
     assert sent == ["one"] * 5
+
+
+@pytest.mark.parametrize("connections", [[True], [True, False, True]])
+async def test_a_process_that_stood_still_has_lost_no_connection(
+    connections: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(step=10.0)  # it stands still between any two looks
+    monkeypatch.setattr(taking_back, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(taking_back, "_SECONDS", 1000.0)
+    monkeypatch.setattr(taking_back, "_AWAY_SECONDS", 15.0)
+    answers, looks = iter([503, 200]), itertools.chain(connections, itertools.repeat(True))
+
+    def send(number: int, order: str) -> None:
+        asyncio.get_running_loop().call_soon(lambda: orders.answered(number, next(answers)))
+
+    orders = TakingBack(["one"], send, lambda: False)
+    assert await orders.carry_out(lambda: next(looks)) == 0
 
 
 async def test_without_a_connection_it_is_given_up_and_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,11 +53,13 @@ class TakingBack:
     async def carry_out(self, connected: Callable[[], bool], end_by: Callable[[], float] = lambda: inf) -> int:
         """Cancel them all, as far as that goes in a minute or until ``end_by``, monotonic s; give what is left."""
         now = monotonic()
-        end, away_since = now + _SECONDS, now
-        while self.left and now < min(end, end_by(), away_since + _AWAY_SECONDS):
+        end, away_by = now + _SECONDS, inf
+        while self.left and now < min(end, end_by(), away_by):
             if connected():
-                away_since = now
+                away_by = inf
                 self._send_due(now)
+            else:  # from this look on: where this process stood still, nobody knows how long it was away
+                away_by = min(away_by, now + _AWAY_SECONDS)
             await asyncio.sleep(_POLL_SECONDS)
             now = monotonic()
         return self.left
