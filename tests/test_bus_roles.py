@@ -13,12 +13,13 @@ from tvops.engine.bus.roles import Bus, shown_url
 from tvops.errors import ServerError, SettingsError, UnfitServerError
 from tvops.settings import Settings
 
+PATIENT = Settings(redis_connect_timeout=60.0, redis_socket_timeout=60.0)  # takes no stall for a reason
 GOOD = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 async def refusal(urls: dict[str, str], **changes: str) -> str:
     with pytest.raises((ServerError, SettingsError)) as error:
-        await Bus.connect(Settings(redis_connect_timeout=0.5), {**urls, **changes})
+        await Bus.connect(PATIENT, {**urls, **changes})
     assert "\n" not in str(error.value)
     assert "secret" not in str(error.value)
     return str(error.value)
@@ -50,7 +51,7 @@ async def test_a_password_is_used_and_never_shown(
     role_urls: dict[str, str], start_server: Callable[..., Any]
 ) -> None:
     url = start_server(*GOOD, "--requirepass", "secret").url
-    bus = await Bus.connect(Settings(), {**role_urls, "ledger": url.replace("unix://", "unix://:secret@")})
+    bus = await Bus.connect(PATIENT, {**role_urls, "ledger": url.replace("unix://", "unix://:secret@")})
     await bus.close()
     message = await refusal(role_urls, ledger=url.replace("unix://", "unix://:secret2@"))
     assert "refuses user or password" in message
@@ -72,7 +73,7 @@ async def test_a_wrong_url_is_refused(role_urls: dict[str, str], url: str) -> No
 async def test_a_shared_ledger_is_refused(role_urls: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
     message = await refusal(role_urls, market=role_urls["ledger"])
     assert "is also the market server" in message
-    bus = await Bus.connect(Settings(), {**role_urls, "results": role_urls["market"]})
+    bus = await Bus.connect(PATIENT, {**role_urls, "results": role_urls["market"]})
     await bus.close()
     assert "maxmemory-policy is allkeys-lru, better is volatile-lru" in caplog.text
     assert "is also the results server" in caplog.text
@@ -88,7 +89,7 @@ async def test_figures_and_health_tell_of_a_dead_server(
     role_urls: dict[str, str], start_server: Callable[..., Any]
 ) -> None:
     url = start_server().url
-    bus = await Bus.connect(Settings(), {**role_urls, "market": url})
+    bus = await Bus.connect(PATIENT, {**role_urls, "market": url})
     assert (await bus.figures())["market"]["memory"] > 0
     with SyncRedis.from_url(url) as client:
         client.shutdown(nosave=True)
