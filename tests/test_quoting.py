@@ -21,6 +21,7 @@ from tvops.engine.feeds.feed import FeedBatch, FeedState
 from tvops.engine.feeds.sim import SimService
 from tvops.engine.instruments import load_instruments
 from tvops.engine.ledger.service import EngineService
+from tvops.engine.market import quoting
 from tvops.engine.market.mirror import MirrorService
 from tvops.engine.market.order_client import INBOX, OrderClient, UnansweredError
 from tvops.engine.market.price import PriceService
@@ -51,6 +52,12 @@ async def until(condition: Callable[[], Any], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "this did not come to be"
         await asyncio.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let services that stop on a machine that stands still for a while cancel their orders all the same."""
+    monkeypatch.setattr(quoting, "STOP_SECONDS", 60.0)
 
 
 @pytest.fixture
@@ -90,7 +97,7 @@ def tagged(**fields: Any) -> NDArray[Any]:
 
 
 async def test_step_gives_the_events_of_the_whole_batch(bus: Bus, engine: EngineService) -> None:
-    client = OrderClient(bus, ACCOUNTS)
+    client = OrderClient(bus, ACCOUNTS, wait_seconds=60)
     await client.reset()
     events = await client.step(np.concatenate([tagged(key_low=7), tagged(key_low=8, quantity=0)]))
     kinds = events["kind"].tolist()
@@ -109,7 +116,7 @@ async def test_step_gives_the_events_of_the_whole_batch(bus: Bus, engine: Engine
 
 
 async def test_step_gives_own_events_and_tops_only(bus: Bus, engine: EngineService) -> None:
-    client = OrderClient(bus, ACCOUNTS)
+    client = OrderClient(bus, ACCOUNTS, wait_seconds=60)
     await client.reset()
     await client.step(tagged(key_low=1, side=Side.SELL, price=PRICE))
     await enter(engine, Side.BUY, 2, PRICE)
@@ -122,7 +129,7 @@ async def test_step_gives_own_events_and_tops_only(bus: Bus, engine: EngineServi
 
 
 async def test_many_commands_go_as_several_entries(bus: Bus, engine: EngineService) -> None:
-    client = OrderClient(bus, ACCOUNTS)
+    client = OrderClient(bus, ACCOUNTS, wait_seconds=60)
     await client.reset()
     commands = np.concatenate([tagged(key_low=n + 1, price=100 + n % 50) for n in range(3000)])
     events = await client.step(commands)
