@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.stack import Stack, free_port
+from tests.stack import Stack, free_port, free_ports
 from tvops.cli import run
 
 pytestmark = pytest.mark.timeout(180)
@@ -62,6 +61,11 @@ def tvops(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
     )  # fmt: skip
 
 
+def on_free_ports() -> list[str]:
+    gateway, market = free_ports(2)
+    return ["--gateway-port", str(gateway), "--market-port", str(market)]
+
+
 def ignored(pid: int) -> set[int]:
     """Give the signals that a process ignores."""
     [mask] = [line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "SigIgn" in line]
@@ -97,9 +101,8 @@ def test_a_port_in_use_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str
 def test_wrong_input_is_one_plain_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], named: str
 ) -> None:
-    ports = ["--gateway-port", str(free_port()), "--market-port", str(free_port())]
     directory = [] if "--data-dir" in arguments else ["--data-dir", str(tmp_path / "d")]
-    code = run(["serve", *arguments, *ports, *directory])
+    code = run(["serve", *arguments, *on_free_ports(), *directory])
     errors = capfd.readouterr().err
     assert code == (1 if named == "/proc/nope" else 2), errors
     assert named in last_line(errors)
@@ -113,15 +116,17 @@ def test_what_a_worker_refuses_ends_it_with_the_reason(tmp_path: Path, start_ser
         (["engine"], {"TVOPS_LEDGER_URL": unfit.url}, 1, "it would evict"),
     )
     for arguments, environment, code, reason in wrong:
-        ports = ["--gateway-port", str(free_port()), "--market-port", str(free_port())]
-        result = tvops("serve", *arguments, *ports, "--data-dir", str(tmp_path / "d"), **environment)
+        result = tvops("serve", *arguments, *on_free_ports(), "--data-dir", str(tmp_path / "d"), **environment)
         assert result.returncode == code, result.stderr
         assert reason in last_line(result.stderr)
 
 
 def test_both_ports_are_healthy_and_the_addresses_were_printed(stack: Stack) -> None:
-    assert httpx.get(f"{stack.gateway}/health").json()["status"] == "ok"
-    assert httpx.get(f"{stack.market}/health").json()["status"] == "ok"
+    deadline = time.monotonic() + 60
+    for url in (stack.gateway, stack.market):  # which are "degraded" for a while where the machine stood still
+        while (status := stack.client.get(f"{url}/health").json()["status"]) != "ok":
+            assert time.monotonic() < deadline, status
+            time.sleep(0.1)
     text = stack.log.read_text()
     assert f"http://127.0.0.1:{stack.gateway_port}/" in text
     assert "simulated" in text
