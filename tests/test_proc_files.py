@@ -41,9 +41,11 @@ def test_a_pipe_without_data_does_not_block(tmp_path: Path) -> None:
 
 
 def test_memory_is_as_psutil_sees_it() -> None:
-    seen = psutil.Process().memory_full_info()
-    assert proc_files.resident(os.getpid()) == pytest.approx(seen.rss, rel=0.2)
-    assert proc_files.proportional(os.getpid()) == pytest.approx(seen.pss, rel=0.2)
+    before = psutil.Process().memory_full_info()
+    resident, proportional = proc_files.resident(os.getpid()), proc_files.proportional(os.getpid())
+    after = psutil.Process().memory_full_info()  # pages are shared with other processes, which come and go
+    assert 0.8 * min(before.rss, after.rss) <= resident <= 1.2 * max(before.rss, after.rss)
+    assert 0.8 * min(before.pss, after.pss) <= proportional <= 1.2 * max(before.pss, after.pss)
 
 
 def test_a_process_that_is_not_there_has_no_memory() -> None:

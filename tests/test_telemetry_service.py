@@ -76,7 +76,7 @@ async def test_only_admins_see_the_sessions_of_the_market_port(bus: Bus) -> None
     await service.start()
     try:
         async with (
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}", verify=False) as client,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}", timeout=60, verify=False) as client,
             connect(f"ws://127.0.0.1:{service.port}/ws", additional_headers={"X-API-Key": keys[False]}),
         ):
             assert (await client.get("/telemetry")).status_code == 401
