@@ -50,7 +50,7 @@ class Consumer:
             if record_type == RecordType.DEPTH:
                 reader_takes(rows, self.books)
 
-    async def until(self, done: Callable[[], bool], seconds: float = 30) -> None:
+    async def until(self, done: Callable[[], bool], seconds: float = 60) -> None:
         async with asyncio.timeout(seconds):
             while not done():
                 await self.read()
@@ -129,11 +129,11 @@ async def test_readers_rebuild_the_visible_book(bus: Bus, start: Starter, tmp_pa
 
 async def test_synthetic_feed_makes_ticks_and_bars(bus: Bus, start: Starter) -> None:
     consumer = Consumer(bus)
-    price = await start(feed="synthetic:5000", symbols=("SOL-USDT", "BTC-USDT"))
-    await consumer.until(lambda: sum(map(len, consumer.rows[RecordType.TICK])) > 1000)
+    price = await start(feed="synthetic:1000", symbols=("SOL-USDT", "BTC-USDT"))
+    await consumer.until(lambda: sum(map(len, consumer.rows[RecordType.TICK])) > 500)
     ticks = consumer.all(RecordType.TICK)
     assert set(ticks["instrument"].tolist()) == {0, 2}
-    assert (np.diff(ticks["time"]) == 200_000).all()
+    assert (np.diff(ticks["time"]) == 1_000_000).all()
     assert max(map(len, consumer.rows[RecordType.TICK])) <= 100
     await consumer.until(lambda: bool(consumer.rows[RecordType.BAR]))
     assert price.health().state == "ok"
@@ -209,7 +209,7 @@ async def test_a_failing_callback_is_told(bus: Bus, start: Starter) -> None:
     price = await start(feed)
     price.on_books(lambda books: 1 // 0)
     feed.queue.put_nowait(depth(1, SNAPSHOT, (1, 10, 5)))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while price.health().state != "failed":
             await asyncio.sleep(0.01)
     assert "ZeroDivisionError" in price.health().detail
@@ -228,20 +228,20 @@ async def test_survives_a_restart_of_the_market_server(valkey: Valkey, role_urls
         feed.queue.put_nowait(depth(2, 0, (1, 9, 5)))
         trades = np.zeros(MAX_PENDING, TRADE)
         trades["price"], trades["time"], trades["quantity"] = 10, 10**18, 1
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not price.publisher.down:
                 await asyncio.sleep(0.01)
         assert price.health().state == "degraded"
         feed.queue.put_nowait(FeedBatch(10**18, trades=trades))
         feed.queue.put_nowait(FeedBatch(10**18, trades=trades))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not price.publisher.dropped:
                 await asyncio.sleep(0.01)
         valkey.start()
         fresh = Consumer(bus)
         fresh.books[0].update = consumer.books[0].update
         await fresh.until(lambda: fresh.books[0].levels(9)[0] == [[10, 5], [9, 5]])
-        assert price.health().state == "ok"
+        await fresh.until(lambda: price.health().state == "ok")  # readers may hear of a write before its writer
     finally:
         if valkey.process and valkey.process.poll() is not None:
             valkey.start()
@@ -269,7 +269,9 @@ async def test_our_own_market_is_a_feed(bus: Bus, start: Starter) -> None:
     mask[0] = True
     feed, consumer = OwnFeed(bus, TABLE, mask, name="sim"), Consumer(bus)
     price = await start(feed)
-    await asyncio.sleep(0.15)
+    async with asyncio.timeout(60):
+        while not feed._reader.position:  # it knows what "now" is
+            await asyncio.sleep(0.01)
     number = 0
 
     async def write(*parts: tuple[RecordType, Any]) -> None:
