@@ -13,12 +13,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.conftest import Valkey
+from tvops.bench import spawned
 from tvops.bench.conduct import Order, conduct
 from tvops.bench.interruption import Interruption, NothingYetError
 from tvops.bench.plan import Load
@@ -26,6 +28,7 @@ from tvops.bench.result import Result
 from tvops.bench.scenario import OwnStack, Scenario, load_scenario
 from tvops.bench.searching import search_knee
 from tvops.bench.signals import first_interrupt_only
+from tvops.bench.spawned import OwnStackProcess, StackEndedError
 from tvops.bench.stack_figures import StackWatch
 from tvops.signals import SIGNALS
 
@@ -76,15 +79,14 @@ class Started:
             assert self.process.poll() is None
             time.sleep(0.05)
 
-    def ended(self) -> tuple[int, list[str]]:
-        """Wait for its end; give its exit code, and the lines of stderr that are not of its progress."""
+    def ended(self) -> tuple[int, list[str], str]:
+        """Wait for its end; give its exit code, the lines of stderr that are not of its progress, and stdout."""
         out, err = self.process.communicate(timeout=90)
-        assert out == ""
         assert list(self.folder.iterdir()) == []
         started = [one for one in psutil.process_iter(["cmdline"]) if str(self.folder) in str(one.info["cmdline"])]
         assert started == []
         lines = [line for line in err.splitlines() if ": starting " not in line]
-        return self.process.returncode, lines
+        return self.process.returncode, lines, out
 
     def kill(self) -> None:
         """Kill it where it did not end; its stack ends with it."""
@@ -118,9 +120,12 @@ def test_four_in_a_row_leave_nothing(
     for _ in range(4):
         bench.process.send_signal(number)
         time.sleep(0.05)
-    code, lines = bench.ended()
+    code, lines, out = bench.ended()
     assert code == 130
-    assert lines[-1] == "tvops: interrupted"
+    if out:  # a test that stood still comes when the load has begun
+        assert out.endswith("verdict: partial: interrupted: what there was until then\n")
+    else:
+        assert lines[-1] == "tvops: interrupted"
     assert [line for line in lines if not line.startswith("tvops")] == []
 
 
@@ -130,7 +135,35 @@ def test_a_stack_whose_supervisor_is_killed_ends_the_run_and_leaves_no_server(
     bench = start("orders", "--rate", "50")
     bench.child("tvops.bench.generator")
     bench.child("serve").kill()
-    assert bench.ended() == (1, ["tvops: the stack of the bench ended with -9"])
+    assert bench.ended() == (1, ["tvops: the stack of the bench ended with -9"], "")
+
+
+def test_that_a_stack_has_ended_is_told_before_what_a_generator_makes_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spawned, "_LOOK_SECONDS", 60.0)  # so that the generator is the first to see it
+    stack = OwnStackProcess("sim", {})
+
+    class Ending(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """Answer nothing, and end the stack at what a generator asks first."""
+            if "symbols" in self.path:
+                stack.process.kill()
+                stack.process.wait()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    load = Load(door="rest_orders", rate=50)
+    scenario = Scenario(name="ends", seconds=60, warm_up=0, seed=1, loads=(load,), targets={}, stack=OwnStack())
+    with subprocess.Popen(["sleep", "600"]) as stack.process, HTTPServer(("127.0.0.1", 0), Ending) as port:
+        threading.Thread(target=port.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            with pytest.raises(StackEndedError, match="ended with -9"):
+                conduct(Order(scenario=scenario, gateway=f"http://127.0.0.1:{port.server_port}", stacks=(stack,)))
+        finally:
+            stack.process.kill()
+            port.shutdown()
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["one signal", "another one, later"])

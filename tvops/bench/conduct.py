@@ -144,9 +144,16 @@ class _Run:
             asyncio.get_running_loop().call_later(_LEAD_SECONDS + scenario.warm_up, stolen.begin)
             finished = await self._follow(scenario, children, ending, begin)
             percent = stolen.percent()
-        except StackEndedError:
-            for child in children:  # there is nothing to take back any more
-                child.kill()
+        except NothingYetError:
+            raise
+        except TvopsError:
+            try:
+                for stack in self.stacks:  # a generator may be the first to see that one has ended
+                    stack.check()
+            except StackEndedError:
+                for child in children:  # there is nothing to take back any more
+                    child.kill()
+                raise
             raise
         finally:
             await asyncio.gather(*(child.end() for child in children))

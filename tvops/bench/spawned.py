@@ -135,11 +135,16 @@ class OwnStackProcess:
                 raise TvopsError(f"the stack of the bench was not ready after {READY_SECONDS:g} s")
             await asyncio.sleep(0.1)
 
+    def check(self) -> None:
+        """Raise StackEndedError where it has ended by itself, which is a failure of what runs meanwhile."""
+        if self.process.poll() is not None:
+            raise StackEndedError(f"the stack of the bench ended with {self.process.returncode}")
+
     async def ended(self) -> NoReturn:
-        """Wait until it ends by itself, which is a failure of what runs meanwhile; raise StackEndedError then."""
-        while self.process.poll() is None:  # noqa: ASYNC110  (no event tells of it)
+        """Wait until it ends by itself; raise StackEndedError then."""
+        while True:
+            self.check()
             await asyncio.sleep(_LOOK_SECONDS)
-        raise StackEndedError(f"the stack of the bench ended with {self.process.returncode}")
 
     def _last_words(self) -> str:
         self._log.seek(0)
