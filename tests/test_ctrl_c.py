@@ -107,10 +107,12 @@ def interrupted(command: list[str], seconds: float) -> tuple[int, str]:
 def test_a_start_can_be_interrupted_at_any_moment(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(os.cpu_count()) as pool:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        ports = ["--gateway-port", str(free_port()), "--market-port", str(free_port())]
-        serve = ["serve", "--data-dir", str(tmp_path / "data"), *ports]
-        commands = [["settings"], ["slo", "--gateway", url, "--market", url], serve]
-        runs = [(commands[n % 3], n * 0.025) for n in range(9)]  # `settings` is through after some 0.2 s
+        runs = []
+        for n in range(9):
+            ports = ["--gateway-port", str(free_port()), "--market-port", str(free_port())]
+            serve = ["serve", "--data-dir", str(tmp_path / str(n)), *ports]
+            slo = ["slo", "--gateway", url, "--market", url, "--watch", "60"]  # not to end by itself before
+            runs.append(((["settings"], slo, serve)[n % 3], n * 0.025))  # `settings` is through after some 0.2 s
         ended = pool.map(interrupted, *zip(*runs, strict=True))
         for run, (code, told) in zip(runs, ended, strict=True):
             assert code in ENDS, (run, told)
