@@ -211,6 +211,14 @@ def test_time_that_the_hypervisor_took_is_told():
     assert 0 <= StolenTime().percent() <= 100
 
 
+@pytest.mark.parametrize(
+    ("after", "percent"), [((11.0, 108.0), 12.5), ((10.03, 100.0), 100), ((10.0, 99.0), 0), ((9.0, 101.0), 0)]
+)
+def test_stolen_time_is_a_part_of_the_time_also_where_a_counter_goes_back(after, percent, monkeypatch):
+    monkeypatch.setattr("tvops.bench.stolen_time._ticks", iter([(10.0, 100.0), after]).__next__)
+    assert StolenTime().percent() == percent
+
+
 def test_loads_that_are_counted_stay_whole():
     measure, tried = knee_at(37)
     search(measure, 5, 500, whole=True)

@@ -23,7 +23,8 @@ class StolenTime:
     def percent(self) -> float:
         """Give which part of the time of all cores was stolen; 0 on a machine of its own."""
         stolen, whole = _ticks()
-        return round(100 * (stolen - self._stolen) / max(whole - self._all, 0.01), 2)
+        share = (stolen - self._stolen) / max(whole - self._all, 0.01)  # idle time goes back at times (proc(5))
+        return round(100 * min(max(share, 0.0), 1.0), 2)
 
 
 def stolen_told(percent: float) -> tuple[str, ...]:
