@@ -203,3 +203,12 @@ def test_an_event_has_the_moment_of_its_pause() -> None:
     clock = time.strftime("%H:%M:%S", time.gmtime(event.time / 1e9))
     assert event.text.startswith(f"could not run for 5.0 ms, until {clock}.")
     assert event.text.endswith(" UTC")
+
+
+def test_clocks_that_are_read_with_a_pause_between_them_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([1000, 1600, 1601, 2000, 2000, 2000])  # ms: held up for 600 ms behind the first reading
+    monkeypatch.setattr(time, "monotonic_ns", lambda: next(moments) * MS)
+    monkeypatch.setattr(time, "time_ns", lambda: (next(moments) + 50_000) * MS)
+    log = EventLog()
+    Stalls(log, "engine").tell(0, pauses((990, 5)), [])
+    assert [event.time for event in log.newest] == [50_990 * MS]

@@ -56,6 +56,14 @@ def _common(lag: Pause, pauses: NDArray[np.int64]) -> int:
     return int(np.maximum(parts, 0).sum())
 
 
+def _since_1970() -> int:
+    """Give what to add to a monotonic time, ns. Whoever is held up between the two clocks reads them again."""
+    while True:
+        before, now, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        if after - before < 1_000_000:
+            return now - after
+
+
 class _Lines:
     """The lines about one kind of stall: a bucket of `BURST`, and one for all that found it empty."""
 
@@ -81,7 +89,7 @@ class _Lines:
             self._add_together(now - self._untold_since)
 
     def _add_one(self, stall: Pause) -> None:
-        end = time.time_ns() - (time.monotonic_ns() - stall.end)
+        end = stall.end + _since_1970()
         clock = datetime.fromtimestamp(end / 1e9, UTC).isoformat(timespec="milliseconds")[11:23]
         self._add(f"{self._what} for {stall.length / 1e6:.1f} ms, until {clock} UTC", end)
 
