@@ -231,7 +231,8 @@ class Sessions(Door):
             begun, second = time.monotonic_ns(), 0
             while True:
                 second += 1
-                await asyncio.sleep((begun + second * 1_000_000_000 - time.monotonic_ns()) / 1e9)
+                # by the window, not by when this began: what began late would miss the last second
+                await asyncio.sleep((window.begin + second * 1_000_000_000 - time.monotonic_ns()) / 1e9)
                 self._fold(begun)
         finally:
             refills.cancel()
