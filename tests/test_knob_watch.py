@@ -342,10 +342,16 @@ def wait_for(stack: Stack, knob: str, place: str, state: str) -> Telemetry:
 
 def test_a_stack_tells_of_its_knobs_and_those_of_its_host(stack: Stack) -> None:
     wait_for(stack, "net.core.somaxconn", "", "in force")
-    document = wait_for(stack, "process.affinity", "engine", "in force")
+    deadline = time.monotonic() + 100
+    while True:  # of a server that did not answer the first look in time, it is known as it was told
+        document = wait_for(stack, "process.affinity", "engine", "in force")
+        rows = [row for row in document.knobs if row.knob == "redis.slowlog-max-len"]
+        if not any(row.told for row in rows):
+            break
+        assert time.monotonic() < deadline, rows
+        time.sleep(0.1)
     assert document.knobs_seconds >= 1
-    knob = next(row for row in document.knobs if row.knob == "redis.slowlog-max-len")
-    assert (knob.places, knob.now, knob.told) == (("ledger", "market", "results"), "300", False)
+    assert [(row.places, row.now) for row in rows] == [(("ledger", "market", "results"), "300")]
     metrics = httpx.get(f"{stack.gateway}/metrics", timeout=60, verify=False).text
     assert 'tvops_knobs_places{state="drifted"} 0.0' in metrics
     assert httpx.get(f"{stack.market}/telemetry", timeout=60, verify=False).json()["knobs"] == []
