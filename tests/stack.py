@@ -55,7 +55,7 @@ class Stack:
     def market(self) -> str:
         return f"http://127.0.0.1:{self.market_port}"
 
-    def start(self, wait_seconds: float = 100) -> Stack:
+    def start(self, wait_seconds: float = 200) -> Stack:
         """Start the stack and wait until both ports say that they are healthy."""
         self.spawn()
         self.wait_ready(wait_seconds)
@@ -72,7 +72,7 @@ class Stack:
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **self.environment},
             )  # fmt: skip
 
-    def wait_ready(self, seconds: float = 100) -> float:
+    def wait_ready(self, seconds: float = 200) -> float:
         """Wait until both `/health` answer 200; give how long that took."""
         begun = time.monotonic()
         while time.monotonic() - begun < seconds:

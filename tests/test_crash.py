@@ -13,7 +13,7 @@ import pytest
 
 from tests.stack import Stack
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 
 class Load:
@@ -49,7 +49,7 @@ class Load:
     def wait(self, count: int) -> None:
         """Wait until that many more orders were acknowledged."""
         wanted = len(self.acknowledged) + count
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while len(self.acknowledged) < wanted:
             assert time.monotonic() < deadline, f"{len(self.acknowledged)} of {wanted} were acknowledged"
             time.sleep(0.01)

@@ -19,7 +19,7 @@ import pytest
 from tests.stack import Stack, free_port, free_ports
 from tvops.cli import run
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")
