@@ -167,6 +167,6 @@ def role_urls(_role_servers: dict[str, Valkey]) -> dict[str, str]:
 
 @pytest_asyncio.fixture
 async def bus(role_urls: dict[str, str]) -> AsyncIterator[Bus]:
-    bus = await Bus.connect(Settings(), role_urls)
+    bus = await Bus.connect(Settings(redis_connect_timeout=30, redis_socket_timeout=30), role_urls)
     yield bus
     await bus.close()

@@ -38,7 +38,7 @@ def on_uvloop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., N
         async def inside() -> None:
             if "role_urls" in wanted:
                 arguments["role_urls"] = role_urls
-            bus = await Bus.connect(Settings(), role_urls)
+            bus = await Bus.connect(Settings(redis_connect_timeout=30, redis_socket_timeout=30), role_urls)
             try:
                 await test(bus=bus, **arguments)
             finally:
