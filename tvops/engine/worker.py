@@ -117,11 +117,30 @@ def collect_status(services: list[Service], ready: bool) -> Status:
     )
 
 
-def _write_status(status: Status) -> None:
-    os.write(sys.stdout.fileno(), msgspec.json.encode(status) + b"\n")
+class StatusPipe:
+    """The pipe to the supervisor, which may be busy: a full pipe takes a part of a long line (pipe(7))."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._rest = b""
+
+    def write(self, status: Status) -> None:
+        """Write a line; what did not fit goes out before the next one.
+
+        Raises:
+            BlockingIOError: the pipe is full, and nothing of this line was taken.
+            OSError: nobody reads it any more.
+        """
+        if self._rest:
+            self._rest = self._rest[os.write(self._descriptor, self._rest) :]
+        if self._rest:
+            raise BlockingIOError
+        line = msgspec.json.encode(status) + b"\n"
+        self._rest = line[os.write(self._descriptor, line) :]
 
 
-async def _report(services: list[Service], stop: asyncio.Event, effects: list[Effect]) -> None:
+async def _report(pipe: StatusPipe, services: list[Service], stop: asyncio.Event, effects: list[Effect]) -> None:
     """Tell the supervisor the state until the end; raise where a service has failed for good."""
     while not stop.is_set():
         for service in services:
@@ -132,7 +151,7 @@ async def _report(services: list[Service], stop: asyncio.Event, effects: list[Ef
         try:
             status = collect_status(services, ready=True)
             status.effects = effects
-            _write_status(status)
+            pipe.write(status)
             effects = []
         except BlockingIOError:
             pass  # the supervisor is busy: the next line tells the same
@@ -150,12 +169,15 @@ async def _watch_supervisor(stop: asyncio.Event) -> None:
     stop.set()
 
 
-async def serve(name: str, configuration: Configuration, tuned: list[Effect], collector: Collector) -> None:
+async def serve(
+    name: str, configuration: Configuration, pipe: StatusPipe, tuned: list[Effect], collector: Collector
+) -> None:
     """Run the services until SIGTERM, or until the supervisor is gone.
 
     Args:
         name: engine or market.
         configuration: what the supervisor sent.
+        pipe: for the status lines.
         tuned: what this process has in force already.
         collector: of its garbage.
     """
@@ -184,7 +206,7 @@ async def serve(name: str, configuration: Configuration, tuned: list[Effect], co
         effects = [*tuned, *collector.effects(), *options.try_out(settings.host), *bus.socket_effects()]
         if name == "market":
             effects += unconnected_effects("feed", sockets.get("feed", {}), "no feed has a socket")
-        await _report(services, stop, effects)
+        await _report(pipe, services, stop, effects)
         collecting.cancel()
     finally:
         for service in reversed(started):
@@ -235,18 +257,18 @@ def main(arguments: list[str]) -> int:
     if source != sys.stdin.fileno():
         os.close(source)
     set_up_logging(configuration.settings.log_level, name, configuration.settings.log_format)
-    os.set_blocking(sys.stdout.fileno(), False)
+    pipe = StatusPipe(sys.stdout.fileno())
     wishes = configuration.tuning.process(name)
     tuned = tune_process(wishes, name)
     collector = Collector(wishes, name, WORKER_DEFAULTS)
     try:
-        uvloop.run(serve(name, configuration, tuned, collector))
+        uvloop.run(serve(name, configuration, pipe, tuned, collector))
     except TvopsError as error:
         fatal = str(error) if isinstance(error, FATAL) else ""
         if not fatal:  # else the supervisor ends with it, and says so
             logger.error("%s", error)
         with contextlib.suppress(OSError):
-            _write_status(Status(pid=os.getpid(), ready=False, fatal=fatal))
+            pipe.write(Status(pid=os.getpid(), ready=False, fatal=fatal))
         return error.exit_code
     return 0
 
