@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import free_port
+from tests.stack import free_ports
 
 START = """
 from tvops import __main__
@@ -109,7 +109,8 @@ def test_a_start_can_be_interrupted_at_any_moment(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         runs = []
         for n in range(9):
-            ports = ["--gateway-port", str(free_port()), "--market-port", str(free_port())]
+            gateway, market = map(str, free_ports(2))
+            ports = ["--gateway-port", gateway, "--market-port", market]
             serve = ["serve", "--data-dir", str(tmp_path / str(n)), *ports]
             slo = ["slo", "--gateway", url, "--market", url, "--watch", "60"]  # not to end by itself before
             runs.append(((["settings"], slo, serve)[n % 3], n * 0.025))  # `settings` is through after some 0.2 s
