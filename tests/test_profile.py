@@ -496,6 +496,32 @@ def test_failures_are_one_line(stack: Stack, child: subprocess.Popen[bytes], tmp
         assert (done.returncode, said in one_line(done)) == (code, True), done.stderr
 
 
+@pytest.mark.parametrize("mode, program", [("cpu", "py-spy"), ("perf", "perf")])
+def test_a_process_that_did_nothing_is_told_plainly(mode: str, program: str, tmp_path: Path) -> None:
+    if shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None:
+        pytest.skip(f"{program} is not here")
+    idle = subprocess.Popen(
+        [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"], stdout=subprocess.PIPE
+    )
+    try:
+        assert idle.stdout is not None
+        idle.stdout.readline()
+        while psutil.Process(idle.pid).status() != psutil.STATUS_SLEEPING:
+            time.sleep(0.01)
+        done = profile("--pid", str(idle.pid), "--mode", mode, "--seconds", "1", "--output", str(tmp_path))
+    finally:
+        idle.kill()
+        idle.communicate()
+    assert (done.returncode, done.stdout) == (1, "")
+    if "kernel does not let perf" in done.stderr:
+        pytest.skip(one_line(done))
+    assert one_line(done) == (
+        f"tvops: process {idle.pid} did nothing while it was profiled, so that there is nothing to save; "
+        "profile it for longer, or under load"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_the_kernel_refuses_is_said_plainly(tmp_path: Path) -> None:
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root and setpriv to give up a right")

@@ -31,6 +31,7 @@ _RATE = 100  # looks a second
 _GRACE_SECONDS = 60.0
 _END_SECONDS = 2.0
 _EXTRA = "pip install 'tvops[profile]'"
+_NOTHING_SEEN = "No stack counts found"
 _REFUSALS = ("permission denied", "operation not permitted", "eperm", "ptrace")
 
 
@@ -123,8 +124,8 @@ def record_perf(subject: Subject, seconds: float, stem: Path) -> Recording:
     def render() -> list[Path]:
         report = _read([program, "report", "--stdio", "--no-children", "-i", str(raw)])
         listed = _read([program, "script", "-i", str(raw)])
-        if early and not listed:
-            raise TvopsError("perf: it saw nothing")
+        if not listed:
+            raise _nothing_seen(subject)
         write_whole(table, report.encode())
         write_whole(samples, listed.encode())
         return [table, samples, raw]
@@ -229,10 +230,20 @@ def _failure(program: str, subject: Subject, said: str) -> TvopsError:
             f"process {subject.pid}: the kernel does not let {program} look into it{why}; run this as root, "
             "or use --inside"
         )
+    if _NOTHING_SEEN in said:
+        return _nothing_seen(subject)
     return TvopsError(f"{program}: {_last_line(said)}")
 
 
+def _nothing_seen(subject: Subject) -> TvopsError:
+    return TvopsError(
+        f"process {subject.pid} did nothing while it was profiled, so that there is nothing to save; "
+        "profile it for longer, or under load"
+    )
+
+
 def _last_line(said: str) -> str:
+    said = said.partition("\nStack backtrace:")[0]  # py-spy's, of itself
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return lines[-1][:300] if lines else "failed and said nothing"
 
