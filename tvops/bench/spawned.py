@@ -26,7 +26,7 @@ from tvops.bench.open_orders import allow_open_orders
 from tvops.engine.telemetry.processes import server_of
 from tvops.errors import ServerError, TvopsError
 
-READY_SECONDS = 120.0
+READY_SECONDS = 300.0  # the first stack on a host compiles its kernels: half a minute, and more on a slow one
 _STOP_SECONDS = 8.0
 """In which the stack ends in good order; then it is killed: its data goes away in any case."""
 
