@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -179,15 +180,17 @@ def test_every_stop_of_5_ms_is_seen(stopped: Stopped) -> None:
 def test_a_stop_is_nobody_elses(stack: Stack) -> None:
     """The market worker has none of it, and commands before it and after it have the times that they took.
 
-    The host may hold somebody up meanwhile, but not each time.
+    The host may hold somebody up meanwhile: not each time, and not for as long as the stops become.
     """
     pid = stack.processes()["engine"].pid
+    lengths = chain((LONG, LONG, 2 * LONG, 4 * LONG), repeat(8 * LONG))
 
     def is_the_engines_only() -> bool:
+        length = next(lengths)
         before = sampled(stack)
         assert stack.order().status_code == 201
         time.sleep(APART)  # the reply is here before the engine has noted that it wrote it
-        stop_for(pid, LONG)
+        stop_for(pid, length)
         assert stack.order().status_code == 201
         long = {
             (now.process, name)
@@ -195,7 +198,7 @@ def test_a_stop_is_nobody_elses(stack: Stack) -> None:
             for name, stage in now.stages.items()
             if name in then.stages
             and at_least(
-                round(LONG * 1e9) - LATEST_NS, stage.histogram.unpack() - then.stages[name].histogram.unpack()
+                round(length * 1e9) - LATEST_NS, stage.histogram.unpack() - then.stages[name].histogram.unpack()
             )
         }
         assert {("engine", "process_pause"), ("engine", "loop_lag")} <= long
