@@ -142,6 +142,15 @@ def test_timeouts_and_late_answers_are_samples_at_the_timeout() -> None:
     assert int(found.response.unpack().sum()) == 100
 
 
+def test_a_request_that_waited_too_long_for_a_connection_has_its_own_service_time() -> None:
+    found = operation([TIMEOUT + 3_000_000] * 10, lateness=TIMEOUT)
+    assert (found.answered, found.errors, found.outcomes) == (0, 10, {"timeout": 10})
+    assert found.response.maximum == TIMEOUT
+    assert found.service.maximum == 3_000_000
+    found = operation([TIMEOUT + 3_000_000] * 10, lateness=TIMEOUT, outcome=-503)
+    assert found.service.maximum == TIMEOUT, "a failure is no fast answer"
+
+
 @pytest.mark.parametrize(("outcome", "name"), [(-LOST, "lost connection"), (-NOT_CONNECTED, "not connected")])
 def test_failures_are_no_fast_answers(outcome: int, name: str) -> None:
     found = operation([1000] * 10, outcome=outcome, sent=outcome == -LOST)

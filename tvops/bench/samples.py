@@ -93,7 +93,9 @@ class Samples:
         good = (outcome > 0) & ~late
         response = np.where(good, done - intended, timeout)
         was_sent = sent > 0
-        service = np.where(good, done - sent, timeout)[was_sent]
+        # one that waited long for a connection has a service time all the same
+        served = (outcome > 0) & (done - sent <= timeout)
+        service = np.where(served, done - sent, timeout)[was_sent]
         second = (intended - window.begin) // 1_000_000_000
         codes = Counter(np.where(late, 0, outcome).tolist())
         return Operation(
