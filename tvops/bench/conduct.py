@@ -21,7 +21,7 @@ from tvops.bench.result import Check, Generator, Operation, Result
 from tvops.bench.samples import merged
 from tvops.bench.scenario import Scenario, check_amount, phases_of
 from tvops.bench.searching import search_knee
-from tvops.bench.spawned import OwnStackProcess, StackEndedError
+from tvops.bench.spawned import OwnStackProcess
 from tvops.bench.stack_figures import StackWatch
 from tvops.bench.stolen_time import StolenTime, stolen_told
 from tvops.bench.tasks import all_of, first_of
@@ -144,17 +144,14 @@ class _Run:
             asyncio.get_running_loop().call_later(_LEAD_SECONDS + scenario.warm_up, stolen.begin)
             finished = await self._follow(scenario, children, ending, begin)
             percent = stolen.percent()
-        except NothingYetError:
-            raise
-        except TvopsError:
-            try:
-                for stack in self.stacks:  # a generator may be the first to see that one has ended
-                    stack.check()
-            except StackEndedError:
-                for child in children:  # there is nothing to take back any more
-                    child.kill()
+        except TvopsError as error:
+            # a generator may be the first to see that a stack has ended
+            ended = next((stack.ending for stack in self.stacks if stack.ending), None)
+            if ended is None or isinstance(error, NothingYetError):
                 raise
-            raise
+            for child in children:  # there is nothing to take back any more
+                child.kill()
+            raise ended from None
         finally:
             await asyncio.gather(*(child.end() for child in children))
             ending.cancel()

@@ -135,16 +135,17 @@ class OwnStackProcess:
                 raise TvopsError(f"the stack of the bench was not ready after {READY_SECONDS:g} s")
             await asyncio.sleep(0.1)
 
-    def check(self) -> None:
-        """Raise StackEndedError where it has ended by itself, which is a failure of what runs meanwhile."""
-        if self.process.poll() is not None:
-            raise StackEndedError(f"the stack of the bench ended with {self.process.returncode}")
+    @property
+    def ending(self) -> StackEndedError | None:
+        """What to raise where it has ended by itself, which is a failure of what runs meanwhile."""
+        code = self.process.poll()
+        return None if code is None else StackEndedError(f"the stack of the bench ended with {code}")
 
     async def ended(self) -> NoReturn:
         """Wait until it ends by itself; raise StackEndedError then."""
-        while True:
-            self.check()
+        while (ending := self.ending) is None:  # noqa: ASYNC110  (no event tells of it)
             await asyncio.sleep(_LOOK_SECONDS)
+        raise ending
 
     def _last_words(self) -> str:
         self._log.seek(0)
