@@ -30,11 +30,10 @@ def open_private(path: Path) -> BinaryIO:
 
 def read_private(path: Path, limit: int) -> bytes:
     """Read a plain file of our own user's, or root's, that nobody else may touch; raise OSError or ValueError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
+    with open_private(path) as file:
+        found = os.fstat(file.fileno())
         trusted = {0, os.geteuid()} if os.geteuid() else {0, path.parent.stat().st_uid}
-        if not stat.S_ISREG(found.st_mode) or found.st_uid not in trusted or found.st_mode & 0o077:
+        if found.st_uid not in trusted or found.st_mode & 0o077:
             raise ValueError(f"{path} is not a file of this user's alone")
         data = file.read(limit + 1)
     if len(data) > limit:
