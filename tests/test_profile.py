@@ -60,6 +60,12 @@ spin_in_circles()
 """
 
 
+def need(program: str) -> None:
+    """Skip the test where a profiler is neither beside the interpreter nor on the path."""
+    if shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None:
+        pytest.skip(f"{program} is not here")
+
+
 def profile(*arguments: str) -> subprocess.CompletedProcess[str]:
     return tvops("profile", *arguments)
 
@@ -127,8 +133,7 @@ def files_of(stack: Stack, result: dict[str, Any]) -> dict[str, Path]:
 
 
 def test_py_spy_draws_what_a_process_does(child: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    if shutil.which("py-spy", path=str(Path(sys.executable).parent)) is None:
-        pytest.skip("py-spy is not here")
+    need("py-spy")
     for seconds in ("1", "5", "20"):  # in which all of it may stand still
         done = profile("--pid", str(child.pid), "--seconds", seconds, "--output", str(tmp_path / "out"))
         if done.returncode == 0:
@@ -184,8 +189,7 @@ def test_memray_is_run_by_the_service_itself(stack: Stack) -> None:
 
 
 def test_perf_sees_the_process(stack: Stack) -> None:
-    if shutil.which("perf") is None:
-        pytest.skip("perf is not here")
+    need("perf")
     done = profile("market", "--data-dir", str(stack.data_dir), "--mode", "perf", "--seconds", "1", "--json")
     if done.returncode:
         assert len(done.stderr.strip().splitlines()) == 2, "what is profiled, and why not"
@@ -385,8 +389,7 @@ def test_a_stack_that_does_not_come_up_is_told_plainly(
 def test_a_process_that_ends_meanwhile_is_told_plainly(
     mode: str, program: str, child: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    if shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None:
-        pytest.skip(f"{program} is not here")
+    need(program)
     process = started_profile("--pid", str(child.pid), "--mode", mode, output=tmp_path)
     time.sleep(0.5)
     child.kill()  # it stays a zombie, as nobody waits for it
@@ -402,8 +405,7 @@ def test_a_process_that_ends_meanwhile_is_told_plainly(
 def test_ctrl_c_keeps_what_was_seen_until_then(
     mode: str, program: str, profilers: int, child: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    if shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None:
-        pytest.skip(f"{program} is not here")
+    need(program)
     for patience in (0.6, 4, 20):  # s, for them to see something
         process = started_profile("--pid", str(child.pid), "--mode", mode, output=tmp_path)
         while process.poll() is None:
@@ -498,8 +500,7 @@ def test_failures_are_one_line(stack: Stack, child: subprocess.Popen[bytes], tmp
 
 @pytest.mark.parametrize("mode, program", [("cpu", "py-spy"), ("perf", "perf")])
 def test_a_process_that_did_nothing_is_told_plainly(mode: str, program: str, tmp_path: Path) -> None:
-    if shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None:
-        pytest.skip(f"{program} is not here")
+    need(program)
     idle = subprocess.Popen(
         [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"], stdout=subprocess.PIPE
     )
